@@ -1,0 +1,10 @@
+"""Only the rewards, for a job with its own scheduler: ``--external_plugins plugin/rewards_only.py``.
+
+Registers ``fmt_orm``, ``vqa_orm``, ``cst_orm`` and the process rewards; needs no ``--O3``.
+"""
+
+import thyme_checkout  # noqa: F401 - makes the next import work from a checkout
+
+from swift_thyme import rewards
+
+rewards.register()

@@ -1,0 +1,303 @@
+"""Measures the sandbox against a bare `exec` in a warm process.
+
+    python scripts/bench_sandbox.py [--json FILE] [--check]
+
+`--check` ends with status 1 and names each goal that was missed. The bare `exec` runs in a process
+with the same libraries loaded, the same thread count and the same allocator settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from swift_thyme.sandbox import ExecutionStatus, InputImage, SandboxPool, SandboxSettings
+from swift_thyme.sandbox.environment import worker_environment
+
+GOAL_OVERHEAD_MS = 5.0
+GOAL_SPEEDUP = 1.8
+GOAL_RUNAWAY_S = 0.5
+
+CROP = """
+import cv2
+import os
+import numpy as np
+from uuid import uuid4
+
+image_path = "{path}"
+image = cv2.imread(image_path)
+x1, y1, x2, y2 = {box}
+cropped_image = image[y1:y2, x1:x2]
+zoom_factor = 2
+resized_image = cv2.resize(
+    cropped_image, None, fx=zoom_factor, fy=zoom_factor, interpolation=cv2.INTER_CUBIC
+)
+random_suffix = str(uuid4())[:8]
+processed_path = os.path.join("{folder}", f"crop_{{random_suffix}}.jpg")
+cv2.imwrite(processed_path, resized_image)
+print(processed_path)
+"""
+
+RUNAWAYS = {
+    "C loop": "sum(range(10**14))",
+    "except pass loop": (
+        "while True:\n    try:\n        while True:\n            pass\n"
+        "    except BaseException:\n        pass"
+    ),
+    "fork": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
+    "sleep": "import time\ntime.sleep(3600)",
+}
+
+BARE = r"""
+import json, sys, time, io, contextlib, shutil, os
+import numpy, cv2, PIL.Image, uuid
+cv2.setNumThreads(1)
+cv2.ocl.setUseOpenCL(False)
+jobs = json.load(sys.stdin)
+results = {}
+for name, (code, count) in jobs.items():
+    times = []
+    for i in range(count + 3):
+        output = io.StringIO()
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(output):
+            exec(compile(code, "block", "exec"), {"__name__": "__main__"})
+        if i >= 3:
+            times.append(time.perf_counter() - start)
+    results[name] = times
+print(json.dumps(results))
+"""
+
+
+@dataclass
+class Timing:
+    """Milliseconds of one snippet, bare and in the sandbox."""
+
+    bare_p50: float
+    bare_p95: float
+    sandbox_p50: float
+    sandbox_p95: float
+
+    @property
+    def overhead(self) -> float:
+        return self.sandbox_p50 - self.bare_p50
+
+
+@dataclass
+class Report:
+    """Everything that was measured."""
+
+    timings: dict[str, Timing] = field(default_factory=dict)
+    calls_per_s: dict[str, dict[int, float]] = field(default_factory=dict)
+    sessions_per_s: float = 0.0
+    runaways_s: dict[str, float] = field(default_factory=dict)
+    limit_s: float = 1.0
+    start_s: float = 0.0
+
+    def missed(self) -> list[str]:
+        """Return the goals that were missed, in words."""
+        found = [
+            f"{name}: {timing.overhead:.1f} ms over the bare exec, goal {GOAL_OVERHEAD_MS} ms"
+            for name, timing in self.timings.items()
+            if timing.overhead > GOAL_OVERHEAD_MS
+        ]
+        for name, rates in self.calls_per_s.items():
+            ratio = rates[2] / rates[1]
+            if ratio < GOAL_SPEEDUP:
+                found.append(f"{name}: 2 workers are {ratio:.2f} x one, goal {GOAL_SPEEDUP} x")
+        found += [
+            f"{name}: over after {seconds:.2f} s, goal {self.limit_s + GOAL_RUNAWAY_S:.1f} s"
+            for name, seconds in self.runaways_s.items()
+            if seconds > self.limit_s + GOAL_RUNAWAY_S
+        ]
+        return found
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def make_images(folder: Path) -> dict[str, Path]:
+    """Write a 2000x1500 and a 24-megapixel JPEG with some structure in them."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    paths = {}
+    for name, size in (("2000x1500", (2000, 1500)), ("24 MP", (6000, 4000))):
+        small = random.integers(0, 255, (150, 200, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+        paths[name] = folder / f"{name.replace(' ', '')}.jpg"
+        image.save(paths[name], quality=90)
+    return paths
+
+
+def snippets(images: dict[str, Path], count: int, folder: str) -> dict[str, tuple[str, int]]:
+    """Return name -> (code, repetitions)."""
+    small, large = images["2000x1500"], images["24 MP"]
+    return {
+        "print(1+1)": ("print(1+1)", count * 2),
+        "crop and zoom, 2000x1500": (
+            CROP.format(path=small, box="1250, 1030, 1360, 1070", folder=folder),
+            count,
+        ),
+        "crop, 24 MP": (
+            CROP.format(path=large, box="3000, 2000, 3400, 2300", folder=folder),
+            max(10, count // 4),
+        ),
+    }
+
+
+def measure_bare(jobs: dict[str, tuple[str, int]]) -> dict[str, list[float]]:
+    done = subprocess.run(
+        [sys.executable, "-c", BARE],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        env=worker_environment(),
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+async def measure_sandbox(
+    pool: SandboxPool, jobs: dict[str, tuple[str, int]], images: list[InputImage]
+) -> dict[str, list[float]]:
+    """Time each snippet as successive blocks of sessions of four blocks, as in a rollout."""
+    results: dict[str, list[float]] = {}
+    for name, (code, count) in jobs.items():
+        times: list[float] = []
+        while len(times) < count:
+            async with await pool.open(images) as session:
+                for _ in range(4):
+                    # A model thinks between two blocks; the commit of the last one is over then.
+                    await asyncio.sleep(0.05)
+                    start = time.perf_counter()
+                    result = await session.run(code)
+                    times.append(time.perf_counter() - start)
+                    assert result.ok, result.error
+        results[name] = times
+    return results
+
+
+async def measure_rate(
+    workers: int, code: str, images: list[InputImage], seconds: float
+) -> float:
+    """Return blocks per second with more sessions than workers asking at once."""
+    async with SandboxPool(SandboxSettings(workers=workers)) as pool:
+        sessions = [await pool.open(images) for _ in range(2 * workers)]
+        await asyncio.gather(*(session.run(code) for session in sessions))
+        end = time.perf_counter() + seconds
+        done = 0
+
+        async def ask(session) -> None:
+            nonlocal done
+            while time.perf_counter() < end:
+                assert (await session.run(code)).ok
+                done += 1
+
+        start = time.perf_counter()
+        await asyncio.gather(*map(ask, sessions))
+        elapsed = time.perf_counter() - start
+        await asyncio.gather(*(session.close() for session in sessions))
+        return done / elapsed
+
+
+async def measure_sessions(pool: SandboxPool, images: list[InputImage], count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        await (await pool.open(images)).close()
+    return count / (time.perf_counter() - start)
+
+
+async def measure_runaways(pool: SandboxPool, limit_s: float) -> dict[str, float]:
+    results = {}
+    for name, code in RUNAWAYS.items():
+        async with await pool.open() as session:
+            start = time.perf_counter()
+            result = await session.run(code, timeout_s=limit_s)
+            results[name] = time.perf_counter() - start
+            assert result.status is not ExecutionStatus.OK
+            assert (await session.run("print(1)")).stdout == "1\n"
+    return results
+
+
+async def measure(count: int, seconds: float, workers: list[int]) -> Report:
+    report = Report()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = make_images(folder)
+        output = folder / "output"
+        output.mkdir()
+        inputs = [InputImage(str(path), path) for path in images.values()]
+        bare_jobs = snippets(images, count, f"{output}/")
+        jobs = snippets(images, count, "/mnt/data/temp_processed_images/")
+        bare = await asyncio.to_thread(measure_bare, bare_jobs)
+        start = time.perf_counter()
+        async with SandboxPool(SandboxSettings(workers=1)) as pool:
+            report.start_s = time.perf_counter() - start
+            boxed = await measure_sandbox(pool, jobs, inputs)
+            report.sessions_per_s = await measure_sessions(pool, inputs[:1], 20)
+            report.runaways_s = await measure_runaways(pool, report.limit_s)
+        for key in jobs:
+            report.timings[key] = Timing(
+                *(1000 * statistics.median(bare[key]), 1000 * percentile(bare[key], 0.95)),
+                *(1000 * statistics.median(boxed[key]), 1000 * percentile(boxed[key], 0.95)),
+            )
+        for key, (code, _) in jobs.items():
+            report.calls_per_s[key] = {
+                n: await measure_rate(n, code, inputs, seconds) for n in workers
+            }
+    return report
+
+
+def show(report: Report) -> None:
+    print(f"{'':28}{'bare exec':>18}{'sandbox':>18}{'overhead':>10}", end="")
+    counts = list(next(iter(report.calls_per_s.values())))
+    print("".join(f"{f'{n} workers':>12}" for n in counts))
+    print(f"{'':28}{'p50 / p95 ms':>18}{'p50 / p95 ms':>18}{'p50 ms':>10}", end="")
+    print("".join(f"{'calls/s':>12}" for _ in counts))
+    for name, timing in report.timings.items():
+        bare = f"{timing.bare_p50:.2f} / {timing.bare_p95:.2f}"
+        boxed = f"{timing.sandbox_p50:.2f} / {timing.sandbox_p95:.2f}"
+        rates = "".join(f"{rate:>12.1f}" for rate in report.calls_per_s[name].values())
+        print(f"{name:28}{bare:>18}{boxed:>18}{timing.overhead:>10.2f}{rates}")
+    print(f"\nworker start {report.start_s:.1f} s, sessions opened and closed "
+          f"{report.sessions_per_s:.1f} per second")
+    for name, seconds in report.runaways_s.items():
+        print(f"runaway, {name}: limit {report.limit_s:g} s, over after {seconds:.2f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
+    parser.add_argument("--count", type=int, default=60, help="calls per snippet")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each rate test")
+    arguments = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    report = asyncio.run(
+        measure(arguments.count, arguments.seconds, sorted({1, 2, cores}))
+    )
+    show(report)
+    missed = report.missed()
+    for goal in missed:
+        print(f"missed: {goal}")
+    if arguments.json is not None:
+        values = {**asdict(report), "cores": cores, "missed": missed}
+        arguments.json.write_text(json.dumps(values, indent=2))
+    return 1 if missed and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

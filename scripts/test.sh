@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# usage: bash scripts/test.sh [arguments of pytest]
+# Lint, types and tests. Without arguments everything runs but what is marked `gpu` or `nightly`.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+bash scripts/setup.sh
+# shellcheck source=scripts/cpu_env.sh
+. scripts/cpu_env.sh
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "${@:--q}"

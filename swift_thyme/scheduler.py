@@ -1,0 +1,316 @@
+"""The ``o3`` scheduler: runs the model's code between the turns of an ms-swift rollout.
+
+An adapter between ms-swift's multi-turn hooks and :class:`swift_thyme.trajectory.Trajectory`:
+
+* ``on_turn_end`` runs for all samples of a turn at once; that is where code is executed;
+* ``step`` is called one by one; it only hands over the ids that ``on_turn_end`` prepared.
+
+Token-exact: the ids that the engine sampled are the ids that are trained on (mask 1); the ids of
+the observation follow them with mask 0. Log-probabilities stay with the sampled ids.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import functools
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, UnidentifiedImageError
+from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the host's base class
+
+from swift_thyme import o3
+from swift_thyme.errors import DataError, SettingsError
+from swift_thyme.protocol import IMAGE_TAG, parse_user_prompt
+from swift_thyme.trajectory import (
+    EncodedObservation,
+    EndReason,
+    Limits,
+    Trajectory,
+    TurnOutcome,
+)
+
+if TYPE_CHECKING:
+    from swift_thyme.sandbox import (
+        InputImage,
+        Observation,
+        ReturnedImage,
+        SandboxPool,
+        SandboxSession,
+    )
+
+__all__ = ["O3Scheduler", "TemplateCodec", "limits_from_arguments"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IMAGE_PATH = "/mnt/data/images/{index}{suffix}"
+"""Where the sandbox shows a prompt image that has neither a path in the prompt nor in the row."""
+
+
+def limits_from_arguments(arguments: Any, template: Any, max_turns: int | None) -> Limits:
+    """Bring ms-swift's limits together, so that the rollout stays within the tightest of each.
+
+    Args:
+        arguments: ms-swift's argument object, or None where the scheduler is used on its own.
+        template: The template; its ``max_length`` counts.
+        max_turns: The turn limit that ms-swift hands to the scheduler.
+    """
+    uses_vllm = bool(getattr(arguments, "use_vllm", True))
+    lengths = [getattr(template, "max_length", None)]
+    lengths.append(getattr(getattr(template, "model_info", None), "max_model_len", None))
+    if uses_vllm:
+        lengths.append(getattr(arguments, "vllm_max_model_len", None))
+    known = [length for length in lengths if length]
+    per_prompt = getattr(arguments, "vllm_limit_mm_per_prompt", None) or {}
+    in_total = getattr(arguments, "completion_length_limit_scope", None) == "total"
+    return Limits(
+        max_turns=max_turns,
+        max_images=per_prompt.get("image", o3.DEFAULT_MAX_IMAGES),
+        max_sampled_tokens=arguments.max_completion_length if in_total else None,
+        max_total_tokens=min(known) if known else None,
+    )
+
+
+class TemplateCodec:
+    """Tokens of one trajectory through an ms-swift template of the Qwen2-VL family.
+
+    Args:
+        template: A template with a ready processor.
+        messages: The prompt's messages.
+        images: The prompt's images as ms-swift gives them.
+    """
+
+    def __init__(self, template: Any, messages: list[dict[str, Any]], images: list[Any]) -> None:
+        self._tokenizer = template.tokenizer
+        # In the `vllm` mode encoding resizes images but computes no pixel values: exact lengths
+        # at the price of a resize.
+        self._template = copy.copy(template)
+        self._template.mode = "vllm"
+        self._template.max_length = None
+        self._messages = messages
+        self._images = images
+        suffix = template.template_meta.suffix
+        self._end_ids = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
+        for part in suffix if isinstance(suffix, list) else []:
+            if isinstance(part, str):
+                self._end_ids.update(self._tokenizer.encode(part, add_special_tokens=False)[:1])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of the ids, special tokens included."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+    def is_end_of_text(self, token_id: int) -> bool:
+        """Tell whether the id is the end-of-text id or starts the template's suffix."""
+        return token_id in self._end_ids
+
+    def prompt_length(self) -> int:
+        """Return the prompt's length in tokens, images expanded."""
+        encoded = self._template.encode({"messages": self._messages, "images": list(self._images)})
+        return len(encoded["input_ids"]) + self._visual_surplus(encoded.get("images") or [])
+
+    def encode_observation(self, observation: Observation) -> EncodedObservation:
+        """Return the ids of an observation; pieces between images are tokenised one by one.
+
+        ms-swift splits the text of a training row at ``<image>`` in the same way, so supervised
+        rows and rollouts hold the same ids.
+        """
+        pieces = observation.text.split(IMAGE_TAG)
+        if len(pieces) != len(observation.images) + 1:
+            raise AssertionError("an observation has one <image> tag per image")
+        image_ids = [
+            self._tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+            self._template.image_token_id,
+            self._tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        ]
+        token_ids: list[int] = []
+        for index, piece in enumerate(pieces):
+            if index:
+                token_ids.extend(image_ids)
+            token_ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
+        surplus = 0
+        for image in observation.images:
+            row = {
+                "messages": [{"role": "user", "content": IMAGE_TAG}],
+                "images": [_as_data_uri(image)],
+            }
+            surplus += self._visual_surplus(self._template.encode(row)["images"])
+        return EncodedObservation(token_ids, len(token_ids) + surplus)
+
+    def _visual_surplus(self, images: Sequence[Image.Image]) -> int:
+        """Return how many tokens more than one placeholder each the resized images take."""
+        processor = self._template.processor.image_processor
+        side = processor.patch_size * processor.merge_size
+        return sum((image.width // side) * (image.height // side) - 1 for image in images)
+
+
+def _as_data_uri(image: ReturnedImage) -> str:
+    kind = "jpeg" if image.data.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(image.data).decode('ascii')}"
+
+
+def _image_bytes(image: Any) -> bytes | None:
+    """Return the bytes of an image as ms-swift hands it over, None where it is a readable path."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        return buffer.getvalue()
+    if not isinstance(image, str):
+        raise DataError(f"an image is given as {type(image).__name__}, not as a path or as data")
+    if image.startswith("data:"):
+        return base64.b64decode(image.partition(",")[2])
+    if len(image) < 4096 and Path(image).is_file():
+        return None
+    try:
+        return base64.b64decode(image, validate=True)
+    except ValueError as error:
+        raise DataError(f"image {image[:200]!r}: no such file") from error
+
+
+def _sandbox_images(request: Any) -> list[InputImage]:
+    """Return the prompt's images under the paths that generated code will open."""
+    from swift_thyme.sandbox import InputImage
+
+    prompt_path = None
+    for message in request.messages:
+        content = message.get("content")
+        if message.get("role") == "user" and isinstance(content, str):
+            found = parse_user_prompt(content)
+            prompt_path = found.path if found else prompt_path
+    images = []
+    for index, image in enumerate(request.images):
+        data = _image_bytes(image)
+        source: bytes | Path = Path(image) if data is None else data
+        if index == 0 and prompt_path:
+            path = prompt_path
+        elif isinstance(source, Path):
+            path = str(source.resolve())
+        else:
+            suffix = ".jpg" if source.startswith(b"\xff\xd8") else ".png"
+            path = DEFAULT_IMAGE_PATH.format(index=index, suffix=suffix)
+        images.append(InputImage(path=path, source=source))
+    return images
+
+
+def _check_images(request: Any) -> None:
+    """Raise a DataError that names the row where an image of the prompt cannot be opened."""
+    for index, image in enumerate(request.images):
+        try:
+            data = _image_bytes(image)
+            # Opening reads the header only; that tells a missing or a foreign file.
+            Image.open(io.BytesIO(data) if data is not None else image).close()
+        except (DataError, OSError, UnidentifiedImageError, ValueError) as error:
+            question = str((request.data_dict or {}).get("question") or request.messages[-1])
+            raise DataError(
+                f"image {index + 1} of the row with question {question[:200]!r} cannot be "
+                f"opened: {error}"
+            ) from error
+
+
+class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no type information
+    """ms-swift scheduler that executes code blocks between turns.
+
+    Registered as ``o3`` in ms-swift's ``multi_turns``. Needs a template of the Qwen2-VL family.
+    """
+
+    def __init__(
+        self, infer_engine: Any = None, max_turns: int | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(infer_engine, max_turns, *args, **kwargs)
+        template = self._template or getattr(infer_engine, "template", None)
+        if template is None or not hasattr(template, "image_token_id"):
+            raise SettingsError(
+                "the o3 scheduler needs a template of the Qwen2-VL family, got "
+                f"{type(template).__name__}; see --template and --model_type"
+            )
+        self._codec_template = template
+        self._limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
+        self._trajectories: dict[str, Trajectory] = {}
+        self._outcomes: dict[str, TurnOutcome] = {}
+        self._finished: list[dict[str, Any]] = []
+        self._pool: SandboxPool | None = None
+        logger.info("o3 scheduler: %s", self._limits)
+
+    def drain_finished(self) -> list[dict[str, Any]]:
+        """Return the summaries of the trajectories that ended since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    async def on_trajectory_start(self, requests: list[Any]) -> None:
+        """Begin a trajectory for each request (hook of ms-swift)."""
+        for request in requests:
+            _check_images(request)
+            # The engine appends its turns to `messages`; the prompt's length is asked for later.
+            prompt = [dict(message) for message in request.messages]
+            self._trajectories[request.uuid] = Trajectory(
+                TemplateCodec(self._codec_template, prompt, list(request.images)),
+                self._limits,
+                functools.partial(self._open_session, request),
+                prompt_images=len(request.images),
+                name=request.uuid,
+            )
+
+    async def _open_session(self, request: Any) -> SandboxSession:
+        from swift_thyme.sandbox import SandboxPool, SandboxSettings
+
+        if self._pool is None:
+            self._pool = SandboxPool(SandboxSettings.from_env())
+        return await self._pool.open(images=_sandbox_images(request))
+
+    async def on_turn_end(
+        self, infer_request: Any, response_choice: Any, current_turn: int
+    ) -> dict[str, Any]:
+        """Run the code that the turn ends with, or end the trajectory (hook of ms-swift)."""
+        trajectory = self._trajectories[infer_request.uuid]
+        token_ids, _, logprobs = self.prepare_response_continuation(response_choice)
+        outcome = await trajectory.advance(token_ids, response_choice.finish_reason)
+        if not outcome.done:
+            self._outcomes[infer_request.uuid] = outcome
+            return {"done": False}
+        summary = trajectory.summary
+        del self._trajectories[infer_request.uuid]
+        infos = summary.as_infos()
+        self._finished.append(infos)
+        result: dict[str, Any] = {
+            "done": True,
+            "rollout_infos": {**infos, "images": list(infer_request.images)},
+        }
+        if summary.end_reason in (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT):
+            response_choice.finish_reason = "length"
+        if outcome.kept < len(token_ids):
+            self._cut_message(infer_request, token_ids, outcome.kept)
+            result["response_token_ids"] = token_ids[: outcome.kept]
+            result["response_loss_mask"] = [1] * outcome.kept
+            result["rollout_logprobs"] = logprobs[: outcome.kept]
+        return result
+
+    def _cut_message(self, infer_request: Any, token_ids: list[int], kept: int) -> None:
+        """Take the text of the ids that were cut off the last message."""
+        message = infer_request.messages[-1]
+        cut_text = self.tokenizer.decode(token_ids[kept:], skip_special_tokens=False)
+        if isinstance(message["content"], str) and message["content"].endswith(cut_text):
+            message["content"] = message["content"][: len(message["content"]) - len(cut_text)]
+
+    def check_finished(self, infer_request: Any, response_choice: Any, current_turn: int) -> bool:
+        """Tell ms-swift whether the trajectory is over; ``on_turn_end`` has decided it."""
+        return infer_request.uuid not in self._trajectories
+
+    def step(self, infer_request: Any, response_choice: Any, current_turn: int) -> dict[str, Any]:
+        """Append the observation to the request (hook of ms-swift)."""
+        outcome = self._outcomes.pop(infer_request.uuid)
+        token_ids, mask, logprobs = self.prepare_response_continuation(response_choice)
+        new_images = [_as_data_uri(image) for image in outcome.images]
+        infer_request.images = [*infer_request.images, *new_images]
+        return {
+            "infer_request": infer_request,
+            "response_token_ids": token_ids + outcome.observation_ids,
+            "response_loss_mask": mask + [0] * len(outcome.observation_ids),
+            "rollout_logprobs": logprobs,
+        }

@@ -1,0 +1,60 @@
+"""What several test files share: the repository's paths, and the environment of a CPU job."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_MODEL = ROOT / "swift_thyme" / "testbed" / "model"
+
+
+def cpu_environment(**extra: str) -> dict[str, str]:
+    """Return the environment of a job on a machine without a GPU (as scripts/cpu_env.sh)."""
+    environment = dict(os.environ)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment.update(
+        CUDA_VISIBLE_DEVICES="",
+        MODELSCOPE_OFFLINE="1",
+        HF_HUB_OFFLINE="1",
+        USE_HF="1",
+        OMP_WAIT_POLICY="PASSIVE",
+        TOKENIZERS_PARALLELISM="false",
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_LOGGING_LEVEL="WARNING",
+        **extra,
+    )
+    return environment
+
+
+def run_program(
+    argv: Sequence[str], *, timeout_s: float = 500, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program at the repository's root and return it with its output captured."""
+    return subprocess.run(
+        list(argv),
+        cwd=ROOT,
+        env=cpu_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def python_program(*argv: str) -> list[str]:
+    """Return the command that runs a Python program with this interpreter."""
+    return [sys.executable, *argv]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of the testbed: 16 RL rows, 8 evaluation rows, 8 demonstrations."""
+    from swift_thyme.testbed.data import make_dataset
+
+    folder = tmp_path_factory.mktemp("data")
+    make_dataset(folder, n_sft=8, n_rl=16, n_eval=8, seed=3)
+    return folder

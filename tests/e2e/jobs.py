@@ -1,0 +1,79 @@
+"""Runs the real ``swift`` command line on the embedded tiny model."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ..conftest import ROOT, TINY_MODEL, python_program, run_program
+
+SWIFT = ("-m", "swift.cli.main")
+VLLM_FLAGS = (
+    *("--use_vllm", "true", "--vllm_mode", "colocate"),
+    *("--vllm_max_model_len", "1024", "--vllm_enforce_eager", "true"),
+)
+
+
+def grpo_flags(data: Path, output: Path, *, steps: int = 1, plugins: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the flags of a small GRPO job as a dict, in the form of a YAML config."""
+    return {
+        "rlhf_type": "grpo",
+        "model": str(TINY_MODEL),
+        "model_type": "qwen2_5_vl",
+        "template": "thyme_tiny",
+        "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py", *plugins],
+        "O3": True,
+        "reward_funcs": ["fmt_orm", "vqa_orm", "cst_orm"],
+        "dataset": str(data / "rl.jsonl"),
+        "split_dataset_ratio": 0,
+        "tuner_type": "full",
+        "torch_dtype": "float32",
+        "attn_impl": "sdpa",
+        "use_cpu": True,
+        "max_steps": steps,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_length": 1024,
+        "max_completion_length": 200,
+        "temperature": 1.0,
+        "beta": 0,
+        "logging_steps": 1,
+        "report_to": "tensorboard",
+        "save_strategy": "no",
+        "dataloader_num_workers": 0,
+        "load_from_cache_file": False,
+        "use_hf": True,
+        "check_model": False,
+        "output_dir": str(output),
+    }
+
+
+def as_argv(flags: dict[str, Any]) -> list[str]:
+    """Return flags as command-line arguments."""
+    argv: list[str] = []
+    for name, value in flags.items():
+        argv.append(f"--{name}")
+        argv.extend(str(v) for v in (value if isinstance(value, list) else [value]))
+    return argv
+
+
+def swift(command: str, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``swift COMMAND ARGV`` and return it with its output captured."""
+    return run_program(python_program(*SWIFT, command, *argv), timeout_s=560, **environment)
+
+
+def training_log(output: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's ``logging.jsonl`` that belong to training steps."""
+    (path,) = output.glob("**/logging.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for record in records if "reward" in record]
+
+
+def saved_arguments(output: Path) -> dict[str, Any]:
+    """Return a run's ``args.json``."""
+    (path,) = output.glob("**/args.json")
+    arguments: dict[str, Any] = json.loads(path.read_text())
+    return arguments
+
+
+__all__ = ["ROOT", "VLLM_FLAGS", "as_argv", "grpo_flags", "saved_arguments", "swift", "training_log"]

@@ -1,0 +1,52 @@
+"""Parses command lines with ms-swift's own argument classes and prints what came out, as JSON.
+
+usage: python parse_cases.py CASES.json; a case is {"class", "argv"}.
+"""
+
+import json
+import os
+import sys
+import traceback
+
+from swift.arguments import InferArguments, RLHFArguments, RolloutArguments, SftArguments
+from swift.utils import parse_args
+
+from swift_thyme import o3
+
+CLASSES = {
+    "rlhf": RLHFArguments,
+    "sft": SftArguments,
+    "rollout": RolloutArguments,
+    "infer": InferArguments,
+}
+FIELDS = (
+    "O3",
+    "multi_turn_scheduler",
+    "max_turns",
+    "stop_words",
+    "vllm_limit_mm_per_prompt",
+    "callbacks",
+    "vllm_engine_kwargs",
+    "vllm_use_async_engine",
+    "thyme_greedy_code",
+)
+
+results = []
+with open(sys.argv[1], encoding="utf-8") as file:
+    cases = json.load(file)
+for case in cases:
+    # A process of ms-swift parses once; here each case needs a plugin that was not imported yet.
+    for name in [name for name in sys.modules if name.startswith("_swift_external_")]:
+        del sys.modules[name]
+    o3._host_arguments = None
+    os.environ.update(case.get("env", {}))
+    try:
+        arguments, remaining = parse_args(CLASSES[case["class"]], case["argv"])
+        found = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
+        results.append({"fields": found, "remaining": remaining})
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        results.append({"error": f"{type(error).__name__}: {error}"})
+    for name in case.get("env", {}):
+        del os.environ[name]
+print("RESULTS" + json.dumps(results))
