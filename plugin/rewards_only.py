@@ -1,4 +1,6 @@
-"""Only the rewards, for a job with its own scheduler: ``--external_plugins plugin/rewards_only.py``.
+"""Only the rewards, for a job with a scheduler of its own, or none.
+
+Use it as ``--external_plugins plugin/rewards_only.py``.
 
 Registers ``fmt_orm``, ``vqa_orm``, ``cst_orm`` and the process rewards; needs no ``--O3``.
 """

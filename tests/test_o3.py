@@ -9,8 +9,7 @@ import pytest
 
 from swift_thyme.errors import SettingsError
 from swift_thyme.o3 import VLLM_HOOK, O3Settings, _take_o3
-
-from .conftest import TINY_MODEL, python_program, run_program
+from tests.conftest import TINY_MODEL, python_program, run_program
 
 BASE = [
     "--model",
@@ -25,7 +24,17 @@ BASE = [
     "--use_hf",
     "true",
 ]
-TRAIN = [*BASE, "--check_model", "false", "--dataset", "unused.jsonl", "--use_cpu", "true", "--torch_dtype", "float32"]
+TRAIN = [
+    *BASE,
+    "--check_model",
+    "false",
+    "--dataset",
+    "unused.jsonl",
+    "--use_cpu",
+    "true",
+    "--torch_dtype",
+    "float32",
+]
 GRPO = [*TRAIN, "--rlhf_type", "grpo", "--per_device_train_batch_size", "8"]
 VLLM = [*GRPO, "--use_vllm", "true", "--vllm_mode", "colocate"]
 INFER = ["--stream", "false", "--val_dataset", "unused.jsonl", "--result_path", os.devnull]

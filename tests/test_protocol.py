@@ -81,7 +81,9 @@ def test_the_answer_is_what_the_model_wrote_last(completion: str, answer: str | 
     assert protocol.extract_answer(completion) == answer
 
 
-@pytest.mark.parametrize("path", ["/data/a.jpg", "/data/mit Leerzeichen.png", '/d/quote".jpg', "/d/ü.png"])
+@pytest.mark.parametrize(
+    "path", ["/data/a.jpg", "/data/mit Leerzeichen.png", '/d/quote".jpg', "/d/ü.png"]
+)
 def test_the_image_path_survives_the_prompt(path: str) -> None:
     prompt = protocol.build_user_prompt("What colour?", path, (640, 480))
     found = protocol.parse_user_prompt(prompt)

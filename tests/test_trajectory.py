@@ -1,4 +1,4 @@
-"""One trajectory, with a character-level codec and a scripted sandbox session in place of the real ones."""
+"""One trajectory; a character-level codec and a scripted sandbox session stand in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from swift_thyme.sandbox import ExecutionResult, ExecutionStatus, Observation, R
 from swift_thyme.trajectory import EncodedObservation, EndReason, Limits, Trajectory
 
 END = 0
+NO_LIMITS = Limits()
 IMAGE_TOKENS = 10
 PICTURE = ReturnedImage(data=b"png", width=56, height=56, name="a.png")
 
@@ -58,11 +59,13 @@ def make_result(
     text: str = "7", *, images: int = 0, status: ExecutionStatus = ExecutionStatus.OK
 ) -> ExecutionResult:
     parts = ([text] if text else []) + [PICTURE] * images
-    return ExecutionResult(status=status, parts=tuple(parts), error=None if status is ExecutionStatus.OK else "E")
+    return ExecutionResult(
+        status=status, parts=tuple(parts), error=None if status is ExecutionStatus.OK else "E"
+    )
 
 
 def make_trajectory(
-    *results: ExecutionResult | Exception, limits: Limits = Limits(), prompt_images: int = 1
+    *results: ExecutionResult | Exception, limits: Limits = NO_LIMITS, prompt_images: int = 1
 ) -> tuple[Trajectory, ScriptedSession]:
     session = ScriptedSession(list(results))
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ..conftest import ROOT, TINY_MODEL, python_program, run_program
+from tests.conftest import TINY_MODEL, python_program, run_program
 
 SWIFT = ("-m", "swift.cli.main")
 VLLM_FLAGS = (
@@ -14,7 +14,9 @@ VLLM_FLAGS = (
 )
 
 
-def grpo_flags(data: Path, output: Path, *, steps: int = 1, plugins: tuple[str, ...] = ()) -> dict[str, Any]:
+def grpo_flags(
+    data: Path, output: Path, *, steps: int = 1, plugins: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return the flags of a small GRPO job as a dict, in the form of a YAML config."""
     return {
         "rlhf_type": "grpo",
@@ -74,6 +76,3 @@ def saved_arguments(output: Path) -> dict[str, Any]:
     (path,) = output.glob("**/args.json")
     arguments: dict[str, Any] = json.loads(path.read_text())
     return arguments
-
-
-__all__ = ["ROOT", "VLLM_FLAGS", "as_argv", "grpo_flags", "saved_arguments", "swift", "training_log"]

@@ -6,7 +6,10 @@ import pytest
 
 from swift_thyme.sampling.code_span import CodeSpan, TokenText, assistant_turn
 
-TEXT = "<think>a<code>\nx = '<code>'\n</code>b<sandbox_output>1</sandbox_output><CODE>y</Code> c<code>z"
+TEXT = (
+    "<think>a<code>\nx = '<code>'\n</code>b<sandbox_output>1</sandbox_output>"
+    "<CODE>y</Code> c<code>z"
+)
 
 
 def expected_inside(text: str) -> list[bool]:

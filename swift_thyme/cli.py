@@ -1,0 +1,63 @@
+"""The ``thyme`` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import swift_thyme
+from swift_thyme.errors import ThymeError
+from swift_thyme.sandbox.cli import sandbox_command
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Thyme for ms-swift: models that write and run Python while they reason.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("sandbox")(sandbox_command)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is ready on this machine and what to do about the rest."""
+    from swift_thyme.doctor import findings
+
+    console = Console(soft_wrap=True)
+    for finding in findings():
+        mark = "[green]ok  [/]" if finding.ok else "[yellow]look[/]"
+        console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="output folder of a GRPO run")],
+) -> None:
+    """Print what a GRPO run did: held-out results and training, before and after."""
+    from swift_thyme import report as reporting
+
+    reporting.main([str(folder)])
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    Console().print(swift_thyme.__version__)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line, not a traceback."""
+    try:
+        app()
+    except ThymeError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {error}", highlight=False)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()
