@@ -63,7 +63,7 @@ def roll_out(row: dict) -> tuple[str, list[Image.Image], str]:
 def draw(row: dict, completion: str, images: list[Image.Image], out: Path) -> None:
     """Write the picture."""
     rcParams["font.family"] = "DejaVu Sans Mono"
-    figure = Figure(figsize=(12, 5.2), facecolor="white")
+    figure = Figure(figsize=(11.5, 4.7), facecolor="white")
 
     def show(image, box, title):
         axes = figure.add_axes(box)
@@ -71,17 +71,17 @@ def draw(row: dict, completion: str, images: list[Image.Image], out: Path) -> No
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
 
-    show(images[0], (0.01, 0.47, 0.2, 0.42), "the file: 448 x 448")
-    show(images[0].resize((112, 112)), (0.01, 0.0, 0.2, 0.42), "what the model sees")
+    def write(text, height):
+        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 66) or [""]]
+        figure.text(0.22, height, "\n".join(lines), va="top", fontsize=9, linespacing=1.4)
+
+    show(images[0], (0.01, 0.5, 0.19, 0.42), "the file: 448 x 448")
+    show(images[0].resize((112, 112)), (0.01, 0.01, 0.19, 0.42), "what the model sees")
     before, _, after = completion.partition(IMAGE_MARK)
-    question = row["question"]
-    text = [f"user: {question}", ""]
-    for line in before.splitlines():
-        text.extend(textwrap.wrap(line, 72, subsequent_indent="    ") or [""])
-    figure.text(0.23, 0.93, "\n".join(text), va="top", fontsize=9.5, linespacing=1.45)
-    show(images[1], (0.76, 0.36, 0.22, 0.5), "returned by the sandbox")
-    figure.text(0.76, 0.3, re.sub(r"(</think>|<answer>)", r"\1\n", after), va="top", fontsize=9.5)
-    figure.text(0.23, 0.06, f"solution: {row['solution']}", fontsize=9.5, color="gray")
+    write(f"user: {row['question']}\n\n{before}", 0.96)
+    show(images[1], (0.62, 0.42, 0.25, 0.5), "the image that came back")
+    write(re.sub(r"(</sandbox_output>|</think>)", r"\1\n", after), 0.36)
+    figure.text(0.22, 0.04, f"solution: {row['solution']}", fontsize=9, color="gray")
     figure.savefig(out, dpi=110)
 
 
