@@ -157,7 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=256)
     parser.add_argument("--latency", type=float, default=0.2, help="seconds per reply")
-    parser.add_argument("--concurrency", type=int, default=16, help="requests per server")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests per server")
     parser.add_argument("--repeats", type=int, default=5, help="runs per case; the median counts")
     parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a limit is exceeded")

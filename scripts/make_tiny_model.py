@@ -3,12 +3,14 @@
     python scripts/make_tiny_model.py init   --out DIR              untrained model
     python scripts/make_tiny_model.py stage0 --out DIR [--device cuda]
     python scripts/make_tiny_model.py stage1 --model DIR --out DIR [--device cuda]
+    python scripts/make_tiny_model.py widen  --model DIR --out DIR [--device cuda]
     python scripts/make_tiny_model.py all    --out DIR [--device cuda]
 
 stage0 is plain torch: seeing, naming a window, reading digits; no protocol text. stage1 teaches the
-protocol with ms-swift's own command line (`swift sft`) on generated demonstrations. `--quick` runs
-both in about two minutes on a CPU, to see that everything works; what comes out has learned
-nothing. docs/testbed.md has the settings and the results of the checkpoint in the package.
+protocol with ms-swift's own command line (`swift sft`) on generated demonstrations; widen is a
+second, shorter run of the same on other pictures with less exact windows. `--quick` runs everything
+in about two minutes on a CPU, to see that it works; what comes out has learned nothing.
+docs/testbed.md has the settings and the results of the checkpoint in the package.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,20 @@ from swift_thyme.testbed.data import make_dataset
 
 _log = logging.getLogger("make_tiny_model")
 
+
+class _Pass(NamedTuple):
+    """One run of `swift sft`."""
+
+    rows: int
+    steps: int
+    lr: float
+    spread_px: float
+    seed_shift: int
+
+
+_STAGE1 = _Pass(rows=5000, steps=1000, lr=5e-4, spread_px=30.0, seed_shift=0)
+_WIDEN = _Pass(rows=3000, steps=300, lr=3e-4, spread_px=40.0, seed_shift=1)
+_SFT_BATCH_SIZE = 16
 _PLUGIN = "from swift_thyme.testbed.template import register\n\nregister()\n"
 
 
@@ -109,13 +125,14 @@ def _vary_paths(sft: Path, folder: Path, seed: int) -> None:
     sft.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def stage1(model: Path, out: Path, args: argparse.Namespace) -> None:
+def supervised(model: Path, out: Path, args: argparse.Namespace, what: _Pass) -> None:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    work = Path(args.work_dir or tempfile.mkdtemp(prefix="tiny_model_"))
-    rows = 32 if args.quick else args.sft_rows
-    paths = make_dataset(work / "data", rows, 0, 0, seed=args.seed + 1, spread_px=args.spread_px)
-    _vary_paths(paths.sft, (work / "data").resolve(), args.seed)
+    seed = args.seed + what.seed_shift
+    work = Path(args.work_dir or tempfile.mkdtemp(prefix="tiny_model_")) / f"pass{what.seed_shift}"
+    rows = 32 if args.quick else what.rows
+    paths = make_dataset(work / "data", rows, 0, 0, seed=seed + 1, spread_px=what.spread_px)
+    _vary_paths(paths.sft, (work / "data").resolve(), seed)
     plugin = work / "tiny_template_plugin.py"
     plugin.write_text(_PLUGIN)
     command = [
@@ -124,13 +141,13 @@ def stage1(model: Path, out: Path, args: argparse.Namespace) -> None:
         *("--external_plugins", str(plugin), "--dataset", str(paths.sft)),
         *("--output_dir", str(work / "sft"), "--add_version", "false"),
         *("--tuner_type", "full", "--torch_dtype", "float32", "--attn_impl", "sdpa"),
-        *("--max_steps", "3" if args.quick else str(args.sft_steps)),
-        *("--per_device_train_batch_size", str(args.sft_batch_size)),
+        *("--max_steps", "3" if args.quick else str(what.steps)),
+        *("--per_device_train_batch_size", str(_SFT_BATCH_SIZE)),
         *("--gradient_accumulation_steps", "1", "--gradient_checkpointing", "false"),
-        *("--learning_rate", str(args.sft_lr), "--lr_scheduler_type", "cosine"),
-        *("--warmup_ratio", "0.05", "--seed", str(args.seed), "--data_seed", str(args.seed)),
+        *("--learning_rate", str(what.lr), "--lr_scheduler_type", "cosine"),
+        *("--warmup_ratio", "0.05", "--seed", str(seed), "--data_seed", str(seed)),
         *("--split_dataset_ratio", "0", "--logging_steps", "10", "--report_to", "none"),
-        *("--save_only_model", "true", "--save_steps", str(args.sft_save_steps)),
+        *("--save_only_model", "true", "--save_steps", "100000"),
         *("--use_hf", "true", "--check_model", "false", "--load_from_cache_file", "false"),
     ]
     environment = dict(os.environ, MODELSCOPE_OFFLINE="1")
@@ -154,37 +171,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("init", "stage0", "stage1", "all"))
+    parser.add_argument("what", choices=("init", "stage0", "stage1", "widen", "all"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
-    parser.add_argument("--model", type=Path, help="stage1: the model that stage0 wrote")
+    parser.add_argument("--model", type=Path, help="stage1 and widen: the model to start from")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few steps only")
-    parser.add_argument("--head-steps", type=int, default=1500)
-    parser.add_argument("--joint-steps", type=int, default=4000)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--head-steps", type=int, default=700, help="stage0")
+    parser.add_argument("--joint-steps", type=int, default=2000, help="stage0")
+    parser.add_argument("--batch-size", type=int, default=256, help="stage0: pictures per step")
     parser.add_argument("--max-seconds", type=float, default=1e9, help="stage0: time for training")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--sft-rows", type=int, default=4000)
-    parser.add_argument("--sft-steps", type=int, default=500)
-    parser.add_argument("--sft-save-steps", type=int, default=100_000)
-    parser.add_argument("--sft-batch-size", type=int, default=16)
-    parser.add_argument("--sft-lr", type=float, default=5e-4)
-    parser.add_argument("--spread-px", type=float, default=24.0)
-    parser.add_argument("--work-dir", help="stage1: keep data and ms-swift's output here")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=max(1, (os.cpu_count() or 2) - 1),
+        help="stage0: processes that draw pictures",
+    )
+    parser.add_argument("--work-dir", help="stage1 and widen: keep data and ms-swift's output here")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if args.what == "stage1" and args.model is None:
-        parser.error("stage1 needs --model")
-    before = args.model or args.out.parent / f"{args.out.name}-stage0"
+    if args.what in ("stage1", "widen") and args.model is None:
+        parser.error(f"{args.what} needs --model")
+
+    def beside(suffix: str) -> Path:
+        return Path(f"{args.out}-{suffix}")
+
     if args.what == "init":
         init(args.out, args.seed)
-    if args.what == "stage0":
+    elif args.what == "stage0":
         stage0(args.out, args)
-    if args.what == "all":
-        stage0(before, args)
-    if args.what in ("stage1", "all"):
-        stage1(before, args.out, args)
+    elif args.what == "stage1":
+        supervised(args.model, args.out, args, _STAGE1)
+    elif args.what == "widen":
+        supervised(args.model, args.out, args, _WIDEN)
+    else:
+        stage0(beside("stage0"), args)
+        supervised(beside("stage0"), beside("stage1"), args, _STAGE1)
+        supervised(beside("stage1"), args.out, args, _WIDEN)
 
 
 if __name__ == "__main__":
