@@ -40,7 +40,7 @@ class CodeSpan:
     inside (``<code>`` in a program's string) changes nothing. Constant time per token.
     """
 
-    __slots__ = ("inside", "_tail")
+    __slots__ = ("_tail", "inside")
 
     def __init__(self) -> None:
         self.inside = False

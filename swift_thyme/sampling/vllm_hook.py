@@ -29,7 +29,7 @@ __all__ = ["ThymeLogitsProcessor"]
 class _Row:
     """The code span of one running request."""
 
-    __slots__ = ("span", "output_ids", "seen")
+    __slots__ = ("output_ids", "seen", "span")
 
     def __init__(self, span: CodeSpan, output_ids: list[int]) -> None:
         self.span = span
