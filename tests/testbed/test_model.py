@@ -64,6 +64,12 @@ def test_the_placeholder_ids_of_the_configuration_are_those_of_the_tokenizer(pro
     assert len(processor.tokenizer) <= config["text_config"]["vocab_size"]
 
 
+def test_generation_is_allowed_to_use_its_cache():
+    config = json.loads((MODEL_DIR / "config.json").read_text())
+    assert config["text_config"]["use_cache"] is True
+    assert config["dtype"] == "bfloat16"
+
+
 def test_the_chat_template_gives_the_layout_that_the_model_was_trained_on(processor):
     messages = [
         {"role": "system", "content": "S"},

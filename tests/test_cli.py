@@ -1,0 +1,44 @@
+"""The ``thyme`` command as a user calls it."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+import swift_thyme
+from swift_thyme.cli import app
+from tests.conftest import python_program, run_program
+
+
+def test_a_block_is_run_and_reported_as_json(tmp_path: Path) -> None:
+    block = tmp_path / "a.py"
+    block.write_text("print(6 * 7)")
+    result = CliRunner().invoke(app, ["sandbox", "--json", str(block)])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    assert report["status"] == "ok"
+    assert report["stdout"] == "42\n"
+
+
+def test_the_doctor_names_every_sandbox_layer() -> None:
+    from swift_thyme.sandbox.layers import probe_layers
+
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    for layer in probe_layers():
+        assert f"sandbox: {layer.name}: {'on' if layer.on else 'off'}" in result.output
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(app, ["version"]).output.strip() == swift_thyme.__version__
+
+
+def test_an_error_of_ours_is_one_line(tmp_path: Path) -> None:
+    block = tmp_path / "a.py"
+    block.write_text("print(1)")
+    run = run_program(
+        python_program("-m", "swift_thyme.cli", "sandbox", str(block)), THYME_SANDBOX="perhaps"
+    )
+    assert run.returncode == 1
+    assert "THYME_SANDBOX" in run.stderr
+    assert "Traceback" not in run.stderr
