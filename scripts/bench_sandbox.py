@@ -53,7 +53,9 @@ RUNAWAYS = {
         "while True:\n    try:\n        while True:\n            pass\n"
         "    except BaseException:\n        pass"
     ),
-    "fork": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
+    "fork": (
+        "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
+    ),
     "sleep": "import time\ntime.sleep(3600)",
 }
 
@@ -190,9 +192,7 @@ async def measure_sandbox(
     return results
 
 
-async def measure_rate(
-    workers: int, code: str, images: list[InputImage], seconds: float
-) -> float:
+async def measure_rate(workers: int, code: str, images: list[InputImage], seconds: float) -> float:
     """Return blocks per second with more sessions than workers asking at once."""
     async with SandboxPool(SandboxSettings(workers=workers)) as pool:
         sessions = [await pool.open(images) for _ in range(2 * workers)]
@@ -272,8 +272,10 @@ def show(report: Report) -> None:
         boxed = f"{timing.sandbox_p50:.2f} / {timing.sandbox_p95:.2f}"
         rates = "".join(f"{rate:>12.1f}" for rate in report.calls_per_s[name].values())
         print(f"{name:28}{bare:>18}{boxed:>18}{timing.overhead:>10.2f}{rates}")
-    print(f"\nworker start {report.start_s:.1f} s, sessions opened and closed "
-          f"{report.sessions_per_s:.1f} per second")
+    print(
+        f"\nworker start {report.start_s:.1f} s, sessions opened and closed "
+        f"{report.sessions_per_s:.1f} per second"
+    )
     for name, seconds in report.runaways_s.items():
         print(f"runaway, {name}: limit {report.limit_s:g} s, over after {seconds:.2f} s")
 
@@ -286,9 +288,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each rate test")
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    report = asyncio.run(
-        measure(arguments.count, arguments.seconds, sorted({1, 2, cores}))
-    )
+    report = asyncio.run(measure(arguments.count, arguments.seconds, sorted({1, 2, cores})))
     show(report)
     missed = report.missed()
     for goal in missed:

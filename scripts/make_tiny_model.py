@@ -19,6 +19,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,7 @@ class _Pass(NamedTuple):
 
 
 _STAGE1 = _Pass(rows=5000, steps=1000, lr=5e-4, spread_px=30.0, seed_shift=0)
-_WIDEN = _Pass(rows=3000, steps=300, lr=3e-4, spread_px=40.0, seed_shift=1)
+_WIDEN = _Pass(rows=5000, steps=500, lr=3e-4, spread_px=40.0, seed_shift=1)
 _SFT_BATCH_SIZE = 16
 _PLUGIN = "from swift_thyme.testbed.template import register\n\nregister()\n"
 
@@ -103,7 +104,8 @@ def stage0(out: Path, args: argparse.Namespace) -> None:
 def _random_folder(rng: np.random.Generator) -> str:
     words = "data home user tmp run root mnt work output project out image test my a exp".split()
     parts = []
-    for _ in range(int(rng.integers(1, 6))):
+    # Up to about 90 characters: the model's sight must not depend on how long the prompt is.
+    for _ in range(int(rng.integers(1, 13))):
         word = words[int(rng.integers(len(words)))]
         if rng.random() < 0.4:
             letters = "abcdefghijklmnopqrstuvwxyz0123456789_-ABCXYZ"
@@ -126,7 +128,8 @@ def _vary_paths(sft: Path, folder: Path, seed: int) -> None:
 
 
 def supervised(model: Path, out: Path, args: argparse.Namespace, what: _Pass) -> None:
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
     seed = args.seed + what.seed_shift
     work = Path(args.work_dir or tempfile.mkdtemp(prefix="tiny_model_")) / f"pass{what.seed_shift}"
@@ -163,8 +166,12 @@ def supervised(model: Path, out: Path, args: argparse.Namespace, what: _Pass) ->
     subprocess.run(command, env=environment, check=True)
     _log.info("swift sft took %.0f s; its files are in %s", time.monotonic() - started, work)
     last = max((work / "sft").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(last)
-    save_model(trained, AutoProcessor.from_pretrained(model), out)
+    trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(last, dtype=torch.bfloat16)
+    # Of what training saved only the weights are taken: its configuration turns the cache off.
+    trained.save_pretrained(work / "final")
+    if out.resolve() != model.resolve():
+        shutil.copytree(model, out, dirs_exist_ok=True)
+    shutil.copyfile(work / "final" / "model.safetensors", out / "model.safetensors")
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ swift rlhf \
   --use_vllm true --vllm_mode colocate --vllm_max_model_len 1024 --vllm_enforce_eager true \
   --vllm_limit_mm_per_prompt '{"image": 6, "video": 0}' \
   --tuner_type full --torch_dtype float32 --attn_impl sdpa --use_cpu true \
-  --max_steps 24 --learning_rate 2e-4 --lr_scheduler_type constant --beta 0 \
+  --max_steps 16 --learning_rate 5e-5 --lr_scheduler_type constant --beta 0 \
   --per_device_train_batch_size 32 --gradient_accumulation_steps 1 --num_generations 8 \
-  --eval_strategy steps --eval_steps 24 --eval_on_start true \
+  --eval_strategy steps --eval_steps 16 --eval_on_start true \
   --per_device_eval_batch_size 96 --num_generations_eval 1 \
   --max_length 1024 --max_completion_length 200 --temperature 1.0 \
   --logging_steps 1 --log_completions true --report_to tensorboard \

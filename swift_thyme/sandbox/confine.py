@@ -1,0 +1,112 @@
+"""What a process of a session gives up before it touches anything that a model made.
+
+Every process here is forked from the worker, never from the trainer. The order matters: limits
+and capabilities first, Landlock next, the system call filter last.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+from swift_thyme.sandbox import landlock, linux, seccomp
+from swift_thyme.sandbox.config import SessionConfig
+
+__all__ = ["close_descriptors", "confine_encoder", "confine_runner", "measure_address_space"]
+
+MIB = 1024 * 1024
+_MAX_BLOCK_CPU_S = 7200
+
+
+def close_descriptors(keep: set[int]) -> None:
+    """Close every descriptor from 3 on that is not in `keep`."""
+    start = 3
+    for descriptor in sorted(d for d in keep if d >= 3):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, 1 << 20)
+
+
+def _address_space() -> int:
+    """Bytes of address space that this process has now: the libraries, mostly."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def measure_address_space() -> int:
+    """Return the bytes of address space of the calling process; call it where /proc is whole."""
+    return _address_space()
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _resource_limits(config: SessionConfig, library_bytes: int) -> None:
+    settings = config.settings
+    _limit(resource.RLIMIT_AS, library_bytes + settings.memory_mb * MIB)
+    _limit(resource.RLIMIT_CPU, _MAX_BLOCK_CPU_S)
+    _limit(resource.RLIMIT_FSIZE, settings.disk_mb * MIB)
+    _limit(resource.RLIMIT_NOFILE, settings.open_files)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_MEMLOCK, 64 * 1024)
+    _limit(resource.RLIMIT_MSGQUEUE, 0)
+    _limit(resource.RLIMIT_SIGPENDING, 256)
+    # Without a user id or user namespace of its own, the count would include the trainer's.
+    if config.confinement.namespaces or config.user_id is not None:
+        _limit(resource.RLIMIT_NPROC, settings.processes)
+    # A file that reaches its limit is an error to the program, not a deadly signal.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def _lock_down(config: SessionConfig, writable: tuple[str, ...], allow_fork: bool) -> None:
+    if config.confinement.namespaces or config.user_id is not None or os.geteuid() == 0:
+        linux.drop_capabilities()
+    if linux.SUPPORTED:
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    if config.confinement.landlock_abi:
+        landlock.restrict_paths(_readable(config), writable, config.confinement.landlock_abi)
+    if config.confinement.seccomp:
+        linux.install_seccomp(seccomp.build_filter(allow_fork))
+
+
+def _readable(config: SessionConfig) -> list[str]:
+    if config.confinement.namespaces:
+        return ["/"]
+    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
+    paths = [*config.sources, *devices]
+    if config.base is not None:
+        paths.append(f"{config.base}/inputs")
+    return paths
+
+
+def confine_runner(config: SessionConfig, library_bytes: int) -> None:
+    """Confine the process that will run code of the model.
+
+    Raises:
+        OSError: A layer that the probe found could not be applied.
+    """
+    _resource_limits(config, library_bytes)
+    writable = config.folders.writable
+    if config.confinement.namespaces:
+        writable = (*writable, "/dev/null", "/dev/zero", "/dev/full")
+    _lock_down(config, writable, allow_fork=True)
+
+
+def confine_encoder(config: SessionConfig, library_bytes: int) -> None:
+    """Confine the process that decodes images that code of the model wrote: it reads only."""
+    _resource_limits(config, library_bytes)
+    folders = () if config.confinement.namespaces else config.folders.writable
+    if config.confinement.landlock_abi:
+        abi = config.confinement.landlock_abi
+        linux.drop_capabilities() if os.geteuid() == 0 or config.confinement.namespaces else None
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        landlock.restrict_paths([*_readable(config), *folders], (), abi)
+        if config.confinement.seccomp:
+            linux.install_seccomp(seccomp.build_filter(allow_fork=False))
+        return
+    _lock_down(config, (), allow_fork=False)

@@ -1,0 +1,184 @@
+"""The encoder: decodes the images that a block wrote and encodes them again.
+
+A confined process of the session that never runs code of the model. It opens only regular files,
+reads the header before any pixel, and answers with JPEG or PNG bytes of its own making, so that
+the trainer never opens a file that the model's code wrote. If a decoder is broken into, it can
+lie about the images of its own session and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import socket
+import stat
+import struct
+import warnings
+from typing import Any, NamedTuple, NoReturn
+
+from swift_thyme.sandbox import linux
+from swift_thyme.sandbox.config import SessionConfig
+from swift_thyme.sandbox.confine import close_descriptors, confine_encoder
+from swift_thyme.sandbox.wire import FrameReader, pack
+
+__all__ = ["MAX_ASPECT_RATIO", "MIN_SIDE", "Refused", "encode_image", "encoder_main"]
+
+MIN_SIDE = 28
+"""Smallest side in pixels that a Qwen2.5-VL processor accepts (one merged patch)."""
+MAX_ASPECT_RATIO = 200
+"""Largest aspect ratio that the same processor accepts."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_MIB = 1024 * 1024
+
+
+class Refused(Exception):
+    """An image that cannot be returned; the text is for the model."""
+
+
+class NotAnImage(Exception):
+    """The file does not even claim to be an image."""
+
+
+class Encoded(NamedTuple):
+    """An image in the form in which it is returned."""
+
+    data: bytes
+    width: int
+    height: int
+    repairs: tuple[str, ...]
+
+
+def encode_image(raw: bytes, max_pixels: float, returned_pixels: float) -> Encoded:
+    """Decode an image and encode it again.
+
+    Args:
+        raw: Content of the file.
+        max_pixels: Larger images are refused before a pixel is decoded.
+        returned_pixels: Larger images are reduced to this many pixels.
+
+    Raises:
+        NotAnImage: The bytes are of no image format.
+        Refused: It is too large, broken, or its aspect ratio is over 200.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    # The cap below is ours and is checked before decoding; Pillow's own would only warn.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        image: Any = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise NotAnImage from error
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        raise Refused(f"its header cannot be read ({error})") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Refused(
+            f"{width}x{height} pixels are more than the {max_pixels / 1e6:g} million allowed"
+        )
+    if min(width, height) < 1 or max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise Refused(f"its aspect ratio ({width}x{height}) is over {MAX_ASPECT_RATIO}:1")
+    repairs: list[str] = []
+    kind = "JPEG" if image.format == "JPEG" else "PNG"
+    try:
+        if width * height > returned_pixels:
+            scale = math.sqrt(returned_pixels / (width * height))
+            size = (max(1, int(width * scale)), max(1, int(height * scale)))
+            image.draft("RGB", size)
+            image = _rgb(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+            repairs.append("shrink_large_image")
+        image = _rgb(image)
+        if min(image.size) < MIN_SIDE:
+            scale = MIN_SIDE / min(image.size)
+            size = tuple(max(MIN_SIDE, round(side * scale)) for side in image.size)
+            image = image.resize(size, Image.Resampling.BICUBIC)
+            repairs.append("enlarge_small_image")
+        output = io.BytesIO()
+        if kind == "JPEG":
+            image.save(output, "JPEG", quality=95)
+        else:
+            image.save(output, "PNG", compress_level=1)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
+        raise Refused(f"it cannot be decoded ({type(error).__name__}: {error})") from error
+    return Encoded(output.getvalue(), image.width, image.height, tuple(repairs))
+
+
+def _rgb(image: Any) -> Any:
+    """Return the image as RGB: transparency on white, 16-bit grey scaled to 8 bits."""
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        _, high = image.getextrema()
+        scale = 255.0 / 65535.0 if high > 255 else 1.0
+        image = image.convert("F").point(lambda value: value * scale)
+        return image.convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _read_file(path: str, max_bytes: int) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise NotAnImage from error
+    with open(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise NotAnImage
+        if info.st_size > max_bytes:
+            raise Refused(f"the file is over {max_bytes // _MIB} MiB")
+        return file.read(max_bytes)
+
+
+def _answer(request: dict[str, Any]) -> bytes:
+    images: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for path in request["paths"]:
+        item: dict[str, Any] = {"path": path}
+        images.append(item)
+        if len(blobs) >= request["max_images"]:
+            item["refused"] = f"a block can return {request['max_images']} images"
+            continue
+        try:
+            raw = _read_file(path, request["max_bytes"])
+            encoded = encode_image(raw, request["max_pixels"], request["returned_pixels"])
+        except NotAnImage:
+            continue
+        except Refused as error:
+            item["refused"] = str(error)
+            continue
+        item.update(
+            blob=len(blobs),
+            width=encoded.width,
+            height=encoded.height,
+            repairs=list(encoded.repairs),
+        )
+        blobs.append(encoded.data)
+    return pack({"images": images}, blobs)
+
+
+def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes: int) -> NoReturn:
+    """Serve encoding requests in a process that was just forked; never returns."""
+    try:
+        warnings.simplefilter("ignore")
+        close_descriptors({connection.fileno()})
+        if linux.SUPPORTED:
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        confine_encoder(config, library_bytes)
+        reader = FrameReader()
+        while True:
+            data = connection.recv(1 << 16)
+            if not data:
+                break
+            for frame in reader.feed(data):
+                connection.sendall(_answer(frame.header))
+    finally:
+        os._exit(0)

@@ -1,0 +1,223 @@
+"""The keeper: first process of a session, and init of its pid namespace.
+
+It holds the state from before the first block, builds the file system, makes the processes that
+run and encode, and looks after the session's files. It never runs code of the model and never
+looks at what that code wrote, only copies it. The worker talks to it over a socket and decides
+everything; when the worker is gone, so is the keeper, and with it the whole session.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from typing import Any, NoReturn
+
+from swift_thyme.sandbox import linux, rootfs
+from swift_thyme.sandbox.config import SessionConfig
+from swift_thyme.sandbox.confine import close_descriptors
+from swift_thyme.sandbox.encoder import encoder_main
+from swift_thyme.sandbox.files import FileKeeper
+from swift_thyme.sandbox.processes import kill_tree
+from swift_thyme.sandbox.runner import runner_main
+
+__all__ = ["KeeperPipes", "keeper_main"]
+
+_MAX_MESSAGE = 256 * 1024
+_MAX_IMAGES = 64
+INNER_ID = 1000
+"""User and group id inside a user namespace."""
+
+
+class KeeperPipes:
+    """The session's ends of its connections to the worker."""
+
+    def __init__(
+        self, control: socket.socket, runner: socket.socket, encoder: socket.socket, stdout: int
+    ) -> None:
+        self.control = control
+        self.runner = runner
+        self.encoder = encoder
+        self.stdout = stdout
+
+    def descriptors(self) -> set[int]:
+        """Return every descriptor in use."""
+        sockets = (self.control, self.runner, self.encoder)
+        return {self.stdout, *(s.fileno() for s in sockets)}
+
+    def close(self) -> None:
+        """Close the caller's copies."""
+        for item in (self.control, self.runner, self.encoder):
+            item.close()
+        os.close(self.stdout)
+
+
+def keeper_main(pipes: KeeperPipes, config: SessionConfig, library_bytes: int) -> NoReturn:
+    """Run the keeper in a process that was just forked; never returns."""
+    status = 70
+    try:
+        _Keeper(pipes, config, library_bytes).serve()
+        status = 0
+    except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
+        _tell(pipes.control, {"failure": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(status)
+
+
+def _tell(control: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except OSError:
+        pass  # the worker is gone, and this process with it
+
+
+class _Keeper:
+    def __init__(self, pipes: KeeperPipes, config: SessionConfig, library_bytes: int) -> None:
+        self._pipes = pipes
+        self._config = config
+        self._library_bytes = library_bytes
+        self._files: FileKeeper | None = None
+
+    def serve(self) -> None:
+        pipes = self._pipes
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        close_descriptors(pipes.descriptors())
+        signal.set_wakeup_fd(-1)  # belongs to the worker's event loop
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no wait
+        os.setsid()
+        if pipes.control.recv(16) != b"go":
+            return
+        namespaces = self._config.confinement.namespaces
+        opened = rootfs.open_sources(self._config.sources) if namespaces else []
+        self._take_on_user()
+        self._die_with_parent()
+        proc_missing = None
+        if namespaces:
+            settings = self._config.settings
+            proc_missing = rootfs.build(opened, settings.disk_mb << 20, settings.inodes)
+        os.chdir(self._config.folders.output)
+        self._spawn_runner()
+        self._spawn_encoder()
+        _tell(pipes.control, {"ok": True, "proc_missing": proc_missing})
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(pipes.control, _MAX_MESSAGE, _MAX_IMAGES)
+            if not data:
+                break
+            try:
+                answer = self._handle(json.loads(data), descriptors)
+            except OSError as error:
+                answer = {"failure": str(error)}
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            _tell(pipes.control, {"ok": "failure" not in answer, **answer})
+        self._end()
+
+    def _take_on_user(self) -> None:
+        user = INNER_ID if self._config.confinement.namespaces else self._config.user_id
+        if user is None:
+            return
+        if not self._config.confinement.namespaces or self._config.user_id is not None:
+            os.setgroups([])
+        os.setresgid(user, user, user)
+        # Taking on another user drops the effective capabilities unless they are kept on purpose;
+        # a new user namespace has no user 0, so nothing is lost there.
+        os.setresuid(user, user, user)
+
+    def _die_with_parent(self) -> None:
+        if not linux.SUPPORTED:
+            return
+        linux.prctl(linux.PR_SET_NAME, _name_address())
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        if self._config.confinement.namespaces:
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            return
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def _end(self) -> NoReturn:
+        if not self._config.confinement.namespaces:
+            kill_tree(os.getpid())
+        os._exit(0)
+
+    def _spawn_runner(self) -> int:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            pipes = self._pipes
+            runner_main(pipes.runner, pipes.stdout, self._config, self._library_bytes)
+        return pid
+
+    def _spawn_encoder(self) -> int:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            encoder_main(self._pipes.encoder, self._config, self._library_bytes)
+        return pid
+
+    def _handle(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        operation = message["op"]
+        if operation == "attach":
+            self._attach(message["paths"], descriptors)
+            return {}
+        if operation == "runner":
+            self._spawn_runner()
+            return {}
+        if operation == "freeze":
+            os.kill(-1, signal.SIGSTOP)  # everything in this pid namespace but this process
+            return {}
+        if operation == "encoder":
+            self._spawn_encoder()
+            return {}
+        if self._files is None:
+            raise OSError("no images were attached yet")
+        if operation == "changed":
+            return {"paths": self._files.changed()[: message["limit"]]}
+        if operation == "commit":
+            self._files.commit()
+            return {}
+        if operation == "restore":
+            self._files.restore()
+            return {}
+        raise OSError(f"unknown operation {operation!r}")
+
+    def _attach(self, paths: list[str], descriptors: list[int]) -> None:
+        if self._config.confinement.namespaces:
+            for index, (path, descriptor) in enumerate(zip(paths, descriptors, strict=True)):
+                rootfs.attach_image(descriptor, path, index)
+            os.chdir("/")
+            private = rootfs.hide_private()
+            rootfs.seal()
+            os.mkdir("undo", 0o700, dir_fd=private)
+            store = os.open("undo", os.O_RDONLY | os.O_DIRECTORY, dir_fd=private)
+            os.close(private)
+            # The copies are reached as relative paths: the folder has no name any more.
+            os.fchdir(store)
+            os.close(store)
+            self._files = FileKeeper(self._config.folders.writable, ".")
+        else:
+            base = self._config.base
+            for index, descriptor in enumerate(descriptors):
+                target = f"{base}/inputs/{index}"
+                rootfs.copy_descriptor(descriptor, target)
+                os.chmod(target, 0o444)
+            self._files = FileKeeper(self._config.folders.writable, f"{base}/undo")
+        if self._config.confinement.namespaces:
+            linux.drop_capabilities()
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _name_address() -> int:
+    """Address of the process name shown by ps."""
+    import ctypes
+
+    return ctypes.cast(_NAME, ctypes.c_void_p).value or 0
+
+
+_NAME = __import__("ctypes").create_string_buffer(b"thyme-keeper")

@@ -1,0 +1,198 @@
+"""The few Linux calls that Python's standard library lacks, through ctypes.
+
+Every function raises `OSError` with the kernel's errno. Numbers are those of the kernel's own
+headers for x86_64 and aarch64; on another machine `SUPPORTED` is false and the layers that need
+these calls are reported as missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+__all__ = ["SUPPORTED"]
+
+MACHINE = platform.machine()
+SUPPORTED = MACHINE in ("x86_64", "aarch64") and struct.calcsize("P") == 8
+
+_X86 = MACHINE == "x86_64"
+_SYS_CLONE = 56 if _X86 else 220
+_SYS_PIVOT_ROOT = 155 if _X86 else 41
+_SYS_CAPSET = 126 if _X86 else 91
+_SYS_SECCOMP = 317 if _X86 else 277
+_SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE = 444
+_SYS_LANDLOCK_ADD = 445
+_SYS_LANDLOCK_RESTRICT = 446
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_THREAD = 0x00010000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+AT_RECURSIVE = 0x8000
+AT_FDCWD = -100
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_CHILD_SUBREAPER = 36
+PR_CAP_AMBIENT = 47
+PR_SET_VMA = 0x53564D41
+
+# PyDLL keeps the GIL: a process that is cloned in the middle of a call must still own it.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _syscall(what: str, number: int, *arguments: object) -> int:
+    values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *values), what)
+
+
+def prctl(option: int, *arguments: int) -> None:
+    """Set a property of this process, with up to four numbers (prctl)."""
+    values = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    _checked(_libc.prctl(ctypes.c_int(option), *values), f"prctl({option})")
+
+
+def clone(flags: int) -> int:
+    """Fork with namespace flags; return 0 in the child and the child's process id in the parent.
+
+    Only for a process with one thread: Python's own fork hooks are called around it.
+    """
+    sigchld = 17
+    api = ctypes.pythonapi
+    api.PyOS_BeforeFork()
+    pid = int(_libc.syscall(ctypes.c_long(_SYS_CLONE), ctypes.c_long(flags | sigchld), 0, 0, 0, 0))
+    number = ctypes.get_errno()
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+        return 0
+    api.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, f"clone: {os.strerror(number)}")
+    return pid
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """Mount a file system, or change a mount."""
+    _checked(
+        _libc.mount(
+            source.encode(),
+            target.encode(),
+            None if kind is None else kind.encode(),
+            ctypes.c_ulong(flags),
+            None if data is None else data.encode(),
+        ),
+        f"mount {kind or 'bind'} on {target}",
+    )
+
+
+def umount_detached(target: str) -> None:
+    """Detach a mount; it lives on for those who hold a descriptor in it."""
+    _checked(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make another folder the root of this mount namespace."""
+    _syscall(
+        "pivot_root",
+        _SYS_PIVOT_ROOT,
+        ctypes.c_char_p(new_root.encode()),
+        ctypes.c_char_p(put_old.encode()),
+    )
+
+
+def set_mount_flags(target: str, flags: int, recursive: bool = True) -> None:
+    """Add MOUNT_ATTR flags (same values as MS_RDONLY, MS_NOSUID, MS_NODEV) to a mount tree."""
+    attributes = struct.pack("QQQQ", flags, 0, 0, 0)
+    _syscall(
+        f"mount_setattr {target}",
+        _SYS_MOUNT_SETATTR,
+        AT_FDCWD,
+        ctypes.c_char_p(target.encode()),
+        AT_RECURSIVE if recursive else 0,
+        ctypes.c_char_p(attributes),
+        len(attributes),
+    )
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for good."""
+    for number in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError:
+            break  # past the last capability, or none left to drop with
+    try:
+        prctl(PR_CAP_AMBIENT, 4)  # PR_CAP_AMBIENT_CLEAR_ALL
+    except OSError:
+        pass  # kernels before 4.3 have no ambient set
+    header = struct.pack("Ii", 0x20080522, 0)
+    _syscall("capset", _SYS_CAPSET, ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
+
+
+def install_seccomp(program: bytes) -> None:
+    """Install a BPF program (an array of struct sock_filter) for this process and its children."""
+    count = len(program) // 8
+    buffer = ctypes.create_string_buffer(program, len(program))
+    fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", count, ctypes.addressof(buffer)))
+    _syscall("seccomp", _SYS_SECCOMP, 1, 0, fprog)
+
+
+def landlock_abi() -> int:
+    """Return the Landlock version of the kernel.
+
+    Raises:
+        OSError: Landlock is not built in or not switched on.
+    """
+    return _syscall("landlock", _SYS_LANDLOCK_CREATE, None, 0, 1)
+
+
+def landlock_create(handled_fs: int, handled_net: int, scoped: int, abi: int) -> int:
+    """Return the descriptor of a new ruleset."""
+    fields = [handled_fs, handled_net, scoped][: 1 if abi < 4 else 2 if abi < 6 else 3]
+    attributes = struct.pack(f"{len(fields)}Q", *fields)
+    return _syscall(
+        "landlock_create_ruleset",
+        _SYS_LANDLOCK_CREATE,
+        ctypes.c_char_p(attributes),
+        len(attributes),
+        0,
+    )
+
+
+def landlock_allow_path(ruleset: int, descriptor: int, access: int) -> None:
+    """Add the rule that `access` is allowed beneath the file that `descriptor` stands for."""
+    rule = struct.pack("=Qi", access, descriptor)
+    _syscall("landlock_add_rule", _SYS_LANDLOCK_ADD, ruleset, 1, ctypes.c_char_p(rule), 0)
+
+
+def landlock_restrict(ruleset: int) -> None:
+    """Confine this process and its children to the ruleset; needs no_new_privs."""
+    _syscall("landlock_restrict_self", _SYS_LANDLOCK_RESTRICT, ruleset, 0)

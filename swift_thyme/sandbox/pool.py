@@ -1,0 +1,704 @@
+"""The pool: what a trainer, a server or an evaluation uses to run code.
+
+One background thread owns all sockets and worker processes. Callers, from any thread and any
+event loop, hand requests to it and wait on plain futures, so nothing here belongs to a loop and
+a loop may end at any time. Workers are started by exec, one per slot, and at most as many blocks
+run at once as there are workers; who waits for a slot does not use up its time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import itertools
+import logging
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Any
+
+from swift_thyme.errors import SandboxUnavailableError
+from swift_thyme.sandbox.environment import package_root, worker_environment
+from swift_thyme.sandbox.result import (
+    ExecutionResult,
+    ExecutionStatus,
+    InputImage,
+    ReturnedImage,
+)
+from swift_thyme.sandbox.settings import SandboxSettings
+from swift_thyme.sandbox.wire import Frame, FrameReader, WireError, pack
+
+__all__ = ["SandboxPool", "SandboxSession"]
+
+logger = logging.getLogger(__name__)
+
+_START_TIMEOUT_S = 120.0
+_REPLY_GRACE_S = 90.0
+"""Seconds over its limit after which a block's worker is taken for broken and replaced."""
+_MAX_START_FAILURES = 3
+_logged_layers: set[tuple[str, ...]] = set()
+
+
+@dataclass(eq=False)
+class _Request:
+    """Something a worker is to do."""
+
+    header: dict[str, Any]
+    blobs: Sequence[bytes]
+    future: Future[Frame]
+    limit_s: float
+    needs_slot: bool = False
+    deadline: float = 0.0
+    holds_slot: bool = False
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker process and what was asked of it."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+    errors: int
+    started: float
+    reader: FrameReader = field(default_factory=FrameReader)
+    ready: bool = False
+    outgoing: bytearray = field(default_factory=bytearray)
+    waiting: dict[int, _Request] = field(default_factory=dict)
+    early: list[_Request] = field(default_factory=list)
+    sessions: int = 0
+    dead: bool = False
+
+
+class SandboxPool:
+    """Hands out sandboxed sessions.
+
+    Cheap to make: workers start with the first session, by `start`, or by entering it as a
+    (synchronous or asynchronous) context manager. Safe to use from any thread and any event loop.
+    In a process forked from the one that made it, it starts workers of its own.
+
+    Args:
+        settings: Limits and layers; None reads them from the environment.
+
+    Raises:
+        SettingsError: The environment holds a value that cannot be used.
+    """
+
+    def __init__(self, settings: SandboxSettings | None = None) -> None:
+        self.settings = SandboxSettings.from_env() if settings is None else settings
+        self._engine: _Engine | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def _running(self) -> _Engine:
+        with self._lock:
+            if self._closed:
+                raise SandboxUnavailableError("the sandbox pool is closed")
+            # A fork inherits the record but not the thread behind it.
+            if self._engine is None or self._engine.owner != os.getpid():
+                self._engine = _Engine(self.settings)
+            return self._engine
+
+    def start(self) -> None:
+        """Start all workers and wait until they are ready.
+
+        Raises:
+            SandboxUnavailableError: A worker cannot start; the message says why.
+        """
+        self._running().start_all().result()
+
+    def close(self) -> None:
+        """End all workers and sessions; may be called twice."""
+        with self._lock:
+            self._closed = True
+            engine, self._engine = self._engine, None
+        if engine is not None and engine.owner == os.getpid():
+            engine.close()
+
+    def __enter__(self) -> SandboxPool:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> SandboxPool:
+        await asyncio.wrap_future(self._running().start_all())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    async def open(self, images: Sequence[InputImage] = ()) -> SandboxSession:
+        """Open a session: an own Python state and own files, for one trajectory.
+
+        Args:
+            images: What the code may read; the first one's path is the preset `image_path`.
+
+        Raises:
+            SandboxUnavailableError: No worker can be started, or an image cannot be read.
+            ValueError: An image path is not absolute or lies where nothing can be placed.
+        """
+        session = SandboxSession(self._running(), images)
+        await asyncio.wrap_future(session._opening)
+        return session
+
+    def open_sync(self, images: Sequence[InputImage] = ()) -> SandboxSession:
+        """Do what `open` does, from code without an event loop."""
+        session = SandboxSession(self._running(), images)
+        session._opening.result()
+        return session
+
+
+class SandboxSession:
+    """One trajectory's Python; made by `SandboxPool.open`.
+
+    Names, imports, functions and files of a block are there for the next one; a block that does
+    not end with `ok` leaves everything as it was. Blocks run one after the other.
+    """
+
+    def __init__(self, engine: _Engine, images: Sequence[InputImage]) -> None:
+        for image in images:
+            if not os.path.isabs(image.path) or os.path.normpath(image.path) != image.path:
+                raise ValueError(f"not an absolute, normal path: {image.path!r}")
+        self._engine = engine
+        self._key = next(_SESSION_KEYS)
+        self._worker: _Worker | None = None
+        self._opening: Future[None] = Future()
+        self._closing: Future[None] | None = None
+        self._turn = threading.Lock()
+        self._last: Future[Any] | None = None
+        engine.call(lambda: engine.open(self, list(images)))
+
+    async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
+        """Run one block.
+
+        Cancelling the caller does not stop the block; it ends at its limit.
+
+        Args:
+            code: The program, without tags or fences.
+            timeout_s: Wall-clock limit in seconds; None takes the one of the settings.
+
+        Raises:
+            SandboxUnavailableError: The sandbox failed, not the code. The session is lost.
+        """
+        return await asyncio.wrap_future(self._submit(code, timeout_s))
+
+    def run_sync(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
+        """Do what `run` does, from code without an event loop."""
+        return self._submit(code, timeout_s).result()
+
+    async def close(self) -> None:
+        """End the session and remove its files; may be called twice."""
+        await asyncio.wrap_future(self._finish())
+
+    def close_sync(self) -> None:
+        """Do what `close` does, from code without an event loop."""
+        self._finish().result()
+
+    async def __aenter__(self) -> SandboxSession:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __enter__(self) -> SandboxSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close_sync()
+
+    def _submit(self, code: str, timeout_s: float | None) -> Future[ExecutionResult]:
+        limit_s = self._engine.settings.timeout_s if timeout_s is None else timeout_s
+        if not 0 < limit_s <= 3600:
+            raise ValueError(f"timeout_s must lie between 0 and 3600 seconds, not {limit_s}")
+        if self._closing is not None:
+            raise SandboxUnavailableError("the session is closed")
+        result: Future[ExecutionResult] = Future()
+        self._engine.call(lambda: self._engine.run(self, code, limit_s, result))
+        return result
+
+    def _finish(self) -> Future[None]:
+        with self._turn:
+            if self._closing is None:
+                self._closing = Future()
+                done = self._closing
+                self._engine.call(lambda: self._engine.close_session(self, done), or_else=done)
+        return self._closing
+
+
+_SESSION_KEYS = itertools.count(1)
+
+
+class _Engine:
+    """The background thread of a pool and everything it owns."""
+
+    def __init__(self, settings: SandboxSettings) -> None:
+        self.settings = settings
+        self.owner = os.getpid()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._workers: dict[int, _Worker] = {}
+        self._free_slots = settings.workers
+        self._queue: deque[tuple[_Worker, _Request]] = deque()
+        self._busy: dict[int, deque[Callable[[], None]]] = {}
+        self._identifiers = itertools.count(1)
+        self._failures = 0
+        self._last_failure = ""
+        self._starting: list[Future[None]] = []
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, name="swift-thyme-sandbox", daemon=True)
+        self._thread.start()
+        reference = weakref.ref(self)
+
+        def close_at_exit() -> None:
+            engine = reference()
+            if engine is not None and engine.owner == os.getpid():
+                engine.close()
+
+        self._at_exit = close_at_exit
+        atexit.register(close_at_exit)
+
+    # -- called from any thread ----------------------------------------------------------------
+
+    def call(self, work: Callable[[], None], or_else: Future[None] | None = None) -> None:
+        """Let the background thread do something.
+
+        Args:
+            work: What to do; it must not block.
+            or_else: Completed instead where the engine is closed.
+
+        Raises:
+            SandboxUnavailableError: The engine is closed and there is no `or_else`.
+        """
+        with self._lock:
+            if not self._stopping and self.owner == os.getpid():
+                self._calls.append(work)
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_write.send(b"x")
+                return
+        if or_else is None:
+            raise SandboxUnavailableError("the sandbox pool is closed")
+        or_else.set_result(None)
+
+    def start_all(self) -> Future[None]:
+        """Start all workers; the future is done when they are ready."""
+        done: Future[None] = Future()
+        self.call(lambda: self._start_all(done))
+        return done
+
+    def close(self) -> None:
+        """End the thread and the workers."""
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+            with contextlib.suppress(BlockingIOError):
+                self._wake_write.send(b"x")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        atexit.unregister(self._at_exit)
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        try:
+            while not self._stopping:
+                for key, events in self._selector.select(self._next_deadline()):
+                    if key.data is None:
+                        with contextlib.suppress(BlockingIOError):
+                            self._wake_read.recv(4096)
+                    else:
+                        self._on_worker(key.data, events)
+                while self._calls:
+                    self._calls.popleft()()
+                self._check_deadlines()
+        except Exception:
+            logger.exception("the sandbox thread failed")
+            raise
+        finally:
+            with self._lock:
+                self._stopping = True
+            self._end()
+
+    def _end(self) -> None:
+        for worker in list(self._workers.values()):
+            self._lose(worker, "the sandbox pool was closed", expected=True)
+        while self._calls:
+            # Whoever asked in the last moment gets the same error as everybody else.
+            with contextlib.suppress(SandboxUnavailableError):
+                self._calls.popleft()()
+        self._fail_starting("the sandbox pool was closed")
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _next_deadline(self) -> float | None:
+        deadlines = [
+            request.deadline
+            for worker in self._workers.values()
+            for request in worker.waiting.values()
+        ]
+        deadlines += [w.started + _START_TIMEOUT_S for w in self._workers.values() if not w.ready]
+        if not deadlines:
+            return None
+        return max(0.0, min(deadlines) - time.monotonic())
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers.values()):
+            late = any(request.deadline < now for request in worker.waiting.values())
+            if late or (not worker.ready and worker.started + _START_TIMEOUT_S < now):
+                self._lose(worker, "the worker does not answer")
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def _start_all(self, done: Future[None]) -> None:
+        self._starting.append(done)
+        try:
+            for number in range(self.settings.workers):
+                if number not in self._workers:
+                    self._start_worker(number)
+        except OSError as error:
+            self._fail_starting(str(error))
+        self._check_started()
+
+    def _check_started(self) -> None:
+        ready = [worker for worker in self._workers.values() if worker.ready]
+        if len(ready) == self.settings.workers:
+            for done in self._starting:
+                done.set_result(None)
+            self._starting.clear()
+
+    def _fail_starting(self, reason: str) -> None:
+        for done in self._starting:
+            done.set_exception(SandboxUnavailableError(f"the sandbox cannot start: {reason}"))
+        self._starting.clear()
+
+    def _start_worker(self, number: int) -> _Worker:
+        own, other = socket.socketpair()
+        errors = os.memfd_create("thyme-sandbox-errors", os.MFD_CLOEXEC)
+        try:
+            # Started from this thread, which lives as long as the pool: the parent-death signal
+            # of a process follows the thread that started it.
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "swift_thyme.sandbox.worker",
+                    "--descriptor",
+                    str(other.fileno()),
+                ],
+                env=worker_environment(),
+                cwd=package_root(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=(other.fileno(),),
+                start_new_session=True,
+            )
+        except OSError:
+            own.close()
+            os.close(errors)
+            raise
+        finally:
+            other.close()
+        own.setblocking(False)
+        worker = _Worker(number, process, own, errors, time.monotonic())
+        self._workers[number] = worker
+        self._selector.register(own, selectors.EVENT_READ, worker)
+        self._write(worker, pack({"settings": asdict(self.settings)}))
+        return worker
+
+    def _choose_worker(self) -> _Worker:
+        """Return the worker with the fewest sessions, starting one where a slot is empty."""
+        for number in range(self.settings.workers):
+            if number not in self._workers:
+                if self._failures >= _MAX_START_FAILURES:
+                    self._failures = 0  # the next session tries again
+                    raise SandboxUnavailableError(f"the sandbox cannot start: {self._last_failure}")
+                try:
+                    self._start_worker(number)
+                except OSError as error:
+                    raise SandboxUnavailableError(f"the sandbox cannot start: {error}") from error
+        ready = [worker for worker in self._workers.values() if worker.ready]
+        return min(ready or self._workers.values(), key=lambda worker: worker.sessions)
+
+    def _on_worker(self, worker: _Worker, events: int) -> None:
+        if worker.dead:
+            return
+        if events & selectors.EVENT_WRITE:
+            self._write(worker, b"")
+        if not events & selectors.EVENT_READ or worker.dead:
+            return
+        try:
+            data = worker.connection.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(worker, str(error))
+            return
+        if not data:
+            self._lose(worker, "the worker ended")
+            return
+        try:
+            for frame in worker.reader.feed(data):
+                self._on_frame(worker, frame)
+        except WireError as error:
+            self._lose(worker, str(error))
+
+    def _on_frame(self, worker: _Worker, frame: Frame) -> None:
+        header = frame.header
+        if not worker.ready:
+            if "failure" in header:
+                self._lose(worker, str(header["failure"]))
+                return
+            worker.ready = True
+            self._failures = 0
+            _log_layers(header["layers"])
+            early, worker.early = worker.early, []
+            for request in early:
+                self._send(worker, request)
+            self._check_started()
+            return
+        known = worker.waiting.get(header.get("id", -1))
+        if known is None:
+            return
+        request = known
+        if header.get("idle"):
+            del worker.waiting[header["id"]]
+            self._release_slot(request)
+            if not request.future.done():
+                request.future.set_exception(
+                    SandboxUnavailableError("the worker finished without a result")
+                )
+            return
+        if "failure" in header:
+            if header.get("kind") == "value":
+                request.future.set_exception(ValueError(header["failure"]))
+            elif not request.future.done():
+                request.future.set_exception(SandboxUnavailableError(header["failure"]))
+        elif not request.future.done():
+            request.future.set_result(frame)
+        if not request.needs_slot:
+            del worker.waiting[header["id"]]
+
+    def _lose(self, worker: _Worker, reason: str, expected: bool = False) -> None:
+        """Give up a worker: its sessions end with an error, those of the others go on."""
+        if worker.dead:
+            return
+        worker.dead = True
+        self._workers.pop(worker.number, None)
+        self._selector.unregister(worker.connection)
+        worker.connection.close()
+        # It ends by itself once its socket is closed, and takes its sessions with it.
+        try:
+            worker.process.wait(0.05 if not expected else 5.0)
+        except subprocess.TimeoutExpired:
+            worker.process.terminate()
+            try:
+                worker.process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        said = _tail_of(worker.errors)
+        os.close(worker.errors)
+        if not expected:
+            if not worker.ready:
+                self._failures += 1
+            self._last_failure = reason if not said else f"{reason}: {said}"
+            logger.warning("sandbox worker %d is lost: %s", worker.number, self._last_failure)
+        error = f"a sandbox worker was lost: {reason}"
+        if not worker.ready and not expected:
+            error = f"the sandbox cannot start: {self._last_failure}"
+            self._fail_starting(self._last_failure)
+        for request in [*worker.waiting.values(), *worker.early]:
+            self._release_slot(request)
+            if not request.future.done():
+                request.future.set_exception(SandboxUnavailableError(error))
+        worker.waiting.clear()
+        worker.early.clear()
+        for entry in [e for e in self._queue if e[0] is worker]:
+            self._queue.remove(entry)
+            entry[1].future.set_exception(SandboxUnavailableError(error))
+        self._fill_slots()
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _write(self, worker: _Worker, data: bytes) -> None:
+        worker.outgoing += data
+        try:
+            while worker.outgoing:
+                sent = worker.connection.send(memoryview(worker.outgoing)[: 1 << 20])
+                del worker.outgoing[:sent]
+        except BlockingIOError:
+            pass  # the selector says when to go on
+        except OSError as error:
+            self._lose(worker, str(error))
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
+        self._selector.modify(worker.connection, events, worker)
+
+    def _send(self, worker: _Worker, request: _Request) -> None:
+        if worker.dead or self._stopping:
+            request.future.set_exception(SandboxUnavailableError("a sandbox worker was lost"))
+            return
+        if not worker.ready:
+            worker.early.append(request)
+            return
+        if request.needs_slot and not request.holds_slot:
+            if self._free_slots == 0:
+                self._queue.append((worker, request))
+                return
+            self._free_slots -= 1
+            request.holds_slot = True
+        identifier = next(self._identifiers)
+        request.deadline = time.monotonic() + request.limit_s + _REPLY_GRACE_S
+        worker.waiting[identifier] = request
+        self._write(worker, pack({**request.header, "id": identifier}, request.blobs))
+
+    def _release_slot(self, request: _Request) -> None:
+        if request.holds_slot:
+            request.holds_slot = False
+            self._free_slots += 1
+            self._fill_slots()
+
+    def _fill_slots(self) -> None:
+        while self._queue and self._free_slots:
+            self._send(*self._queue.popleft())
+
+    def open(self, session: SandboxSession, images: list[InputImage]) -> None:
+        """Open a session; in the background thread."""
+        try:
+            if self._stopping:
+                raise SandboxUnavailableError("the sandbox pool is closed")
+            worker = self._choose_worker()
+        except SandboxUnavailableError as error:
+            session._opening.set_exception(error)
+            return
+        session._worker = worker
+        worker.sessions += 1
+        described: list[dict[str, Any]] = []
+        blobs: list[bytes] = []
+        for image in images:
+            if isinstance(image.source, bytes):
+                described.append({"path": image.path, "blob": len(blobs)})
+                blobs.append(image.source)
+            else:
+                file = os.path.abspath(image.source)
+                described.append({"path": image.path, "file": file})
+        answered: Future[Frame] = Future()
+        answered.add_done_callback(lambda f: _forward(f, session._opening, lambda _: None))
+        header = {"op": "open", "session": session._key, "images": described}
+        self._send(worker, _Request(header, blobs, answered, 60.0))
+
+    def run(
+        self, session: SandboxSession, code: str, limit_s: float, result: Future[ExecutionResult]
+    ) -> None:
+        """Run a block after the session's earlier ones; in the background thread."""
+        assert session._worker is not None
+        answered: Future[Frame] = Future()
+        header = {"op": "run", "session": session._key, "code": code, "timeout_s": limit_s}
+        request = _Request(header, (), answered, limit_s, needs_slot=True)
+        answered.add_done_callback(lambda f: _forward(f, result, _to_result))
+        self._send(session._worker, request)
+
+    def close_session(self, session: SandboxSession, done: Future[None]) -> None:
+        """End a session; in the background thread."""
+        worker = session._worker
+        if worker is None or worker.dead or self._stopping:
+            done.set_result(None)
+            return
+        worker.sessions -= 1
+        answered: Future[Frame] = Future()
+        # A session whose worker is lost meanwhile is closed as well.
+        answered.add_done_callback(lambda _: done.set_result(None))
+        self._send(worker, _Request({"op": "close", "session": session._key}, (), answered, 30.0))
+
+
+def _forward(source: Future[Frame], target: Future[Any], convert: Callable[[Frame], Any]) -> None:
+    """Complete one future from another, unless its waiter has given up."""
+    if not target.set_running_or_notify_cancel():
+        return
+    error = source.exception()
+    if error is not None:
+        target.set_exception(error)
+        return
+    try:
+        target.set_result(convert(source.result()))
+    except (KeyError, IndexError, TypeError, ValueError) as problem:
+        target.set_exception(SandboxUnavailableError(f"malformed result: {problem}"))
+
+
+def _to_result(frame: Frame) -> ExecutionResult:
+    values = frame.header["result"]
+    images = tuple(
+        ReturnedImage(frame.blobs[item["blob"]], item["width"], item["height"], item["name"])
+        for item in values.get("images", [])
+    )
+    parts = tuple(
+        part if isinstance(part, str) else images[part] for part in values.get("parts", [])
+    )
+    return ExecutionResult(
+        status=ExecutionStatus(values["status"]),
+        stdout=values.get("stdout", ""),
+        error=values.get("error"),
+        images=images,
+        repairs=tuple(values.get("repairs", ())),
+        duration_s=float(values.get("duration_s", 0.0)),
+        parts=parts,
+    )
+
+
+def _tail_of(descriptor: int) -> str:
+    size = os.fstat(descriptor).st_size
+    data = os.pread(descriptor, 2000, max(0, size - 2000))
+    return data.decode("utf-8", "replace").strip()
+
+
+def _log_layers(layers: list[list[Any]]) -> None:
+    """Say once per process which isolation layers are missing."""
+    missing = tuple(f"{name} ({reason})" for name, on, reason, *_ in layers if not on)
+    if missing in _logged_layers:
+        return
+    _logged_layers.add(missing)
+    if missing:
+        logger.warning("sandbox layers that are off: %s", "; ".join(missing))
+    else:
+        logger.info("all sandbox layers are on")

@@ -1,0 +1,127 @@
+"""Looking at and ending trees of processes through /proc."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Collection
+
+__all__ = [
+    "descendants",
+    "kill_quietly",
+    "kill_tree",
+    "kill_tree_async",
+    "resident_bytes",
+    "thread_count",
+]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_MAX_ROUNDS = 2000
+_PAUSE_S = 0.002
+
+
+def kill_quietly(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone already."""
+    if pid <= 0:
+        return  # 0 and -1 would mean whole groups, our own among them
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+        except OSError:
+            continue
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids of all descendants, parents before their children."""
+    found: list[int] = []
+    pending = _children(pid)
+    while pending:
+        found += pending
+        pending = [child for parent in pending for child in _children(parent)]
+    return found
+
+
+def _state(pid: int) -> bytes:
+    """Return the state letter of a process, `X` where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return b"X"
+
+
+def kill_round(root: int, keep: Collection[int], insist: bool) -> bool:
+    """Stop, and once all are stopped kill, the descendants of a process but those in `keep`.
+
+    All are stopped before any is killed: a stopped process still counts towards the process
+    limit, so a program that forks as fast as it can runs out of room to fork into.
+
+    Args:
+        root: The process, which is left alone.
+        keep: Descendants that are left alone.
+        insist: Kill even while new ones appear.
+
+    Returns:
+        True where none is left.
+    """
+    states = {pid: _state(pid) for pid in descendants(root) if pid not in keep}
+    alive = [pid for pid, state in states.items() if state not in (b"Z", b"X")]
+    running = [pid for pid in alive if states[pid] not in (b"T", b"t")]
+    for pid in running:
+        kill_quietly(pid, signal.SIGSTOP)
+    if not running or insist:
+        for pid in alive:
+            kill_quietly(pid)
+    return not alive
+
+
+def kill_tree(root: int) -> None:
+    """Kill all descendants of a process; give up after some seconds."""
+    for attempt in range(_MAX_ROUNDS):
+        if kill_round(root, (), insist=attempt > _MAX_ROUNDS // 2):
+            return
+        time.sleep(_PAUSE_S)
+
+
+async def kill_tree_async(root: int, keep: Collection[int]) -> bool:
+    """Kill all descendants but those in `keep`; False where some could not be killed."""
+    for attempt in range(_MAX_ROUNDS):
+        if kill_round(root, keep, insist=attempt > _MAX_ROUNDS // 2):
+            return True
+        if attempt:
+            await asyncio.sleep(_PAUSE_S)
+    return False
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the anonymous and shared memory of a process in bytes, 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            fields = file.read().split()
+    except OSError:
+        return 0
+    return int(fields[1]) * _PAGE
+
+
+def thread_count(pid: int) -> int:
+    """Return the number of threads of a process, 0 where it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0

@@ -1,0 +1,422 @@
+"""Repairs of a program before it runs, each with a name, each only where it is needed.
+
+The intent is that of the published sandbox (Thyme facts: indentation, image paths, crop boxes,
+`cv2` aliases), the means are different: text is touched only where it does not parse, everything
+else happens on the syntax tree, and a crop is changed only where its bounds and the size of the
+image are both known and the crop as written would be empty, fail, or reach out of the image.
+Indentation is never derived from colons and print formats are never rewritten. Repairs that
+depend on what a call does at run time are in `shims`; what cannot be returned is repaired by the
+encoder. `REPAIR_NAMES` lists them all.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import math
+import os
+import random
+import re
+import string
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from swift_thyme.sandbox.boxes import fix_box
+from swift_thyme.sandbox.config import ImageInfo
+from swift_thyme.sandbox.known import KnownValues, Picture
+
+__all__ = ["REPAIR_NAMES", "RepairedCode", "preset_names", "repair_code"]
+
+REPAIR_NAMES = frozenset(
+    {
+        # text, where it does not parse
+        "strip_code_tags",
+        "strip_fence",
+        "dedent",
+        "indent_first_line",
+        "normalise_characters",
+        # syntax tree
+        "image_path",
+        "cv2_alias",
+        "missing_import",
+        "swap_crop",
+        "clamp_crop",
+        "widen_crop",
+        "scale_crop",
+        "integer_crop",
+        # calls (shims)
+        "input_path",
+        "output_path",
+        "output_folder",
+        "keep_input",
+        "flatten_alpha",
+        # printing (shims, output)
+        "print_processed_path",
+        "printed_base_name",
+        # returned images (encoder)
+        "enlarge_small_image",
+        "shrink_large_image",
+    }
+)
+"""Every name that `ExecutionResult.repairs` can hold."""
+
+_IMAGE_FILE = re.compile(r".+\.(?:png|jpe?g|bmp|webp|gif|tiff?)\Z", re.IGNORECASE)
+_INPUT_NAMES = frozenset({"image_path", "img_path", "input_path", "input_image_path", "image_file"})
+_CV2_ALIASES = frozenset({"cv", "cv3", "cv4", "CV", "CV2", "Cv2"})
+_WRITABLE = ("/mnt/data/temp_processed_images/", "/tmp/", "/dev/shm/")
+
+_CODE_TAG = re.compile(r"\A\s*<code>|</code>\s*\Z", re.IGNORECASE)
+_FENCE_LINE = re.compile(r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\r?\n?|\s*```\s*\Z", re.IGNORECASE)
+_CHARACTERS = {
+    **dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " "),
+    **dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), None),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u2032"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u2033"), '"'),
+    **dict.fromkeys(map(ord, "\u2012\u2013\u2212"), "-"),
+    **{
+        ord(wide): narrow
+        for wide, narrow in zip(
+            "\uff08\uff09\uff0c\uff1a\uff1b\uff1d\u00d7", "(),:;=*", strict=True
+        )
+    },
+}
+
+_IMPORTS = {
+    "plt": "import matplotlib.pyplot as plt",
+    "matplotlib": "import matplotlib",
+    "ImageDraw": "from PIL import ImageDraw",
+    "ImageFont": "from PIL import ImageFont",
+    "ImageEnhance": "from PIL import ImageEnhance",
+    "ImageFilter": "from PIL import ImageFilter",
+    "ImageOps": "from PIL import ImageOps",
+    "ImageChops": "from PIL import ImageChops",
+    "PIL": "import PIL.Image",
+    "scipy": "import scipy",
+    "ndimage": "from scipy import ndimage",
+    "sympy": "import sympy",
+    "pd": "import pandas as pd",
+    "uuid": "import uuid",
+    "uuid4": "from uuid import uuid4",
+    "time": "import time",
+    "sys": "import sys",
+    "io": "import io",
+    "glob": "import glob",
+    "shutil": "import shutil",
+    "base64": "import base64",
+    "itertools": "import itertools",
+    "collections": "import collections",
+    "statistics": "import statistics",
+    "Counter": "from collections import Counter",
+    "defaultdict": "from collections import defaultdict",
+    "Path": "from pathlib import Path",
+    "Fraction": "from fractions import Fraction",
+    "sqrt": "from math import sqrt",
+}
+"""Names whose import is often forgotten, and the one import they can only have meant."""
+
+
+class RepairedCode(NamedTuple):
+    """A program ready to be compiled."""
+
+    tree: ast.Module
+    source: str
+    """The text that the tree's line numbers refer to."""
+    repairs: list[str]
+    assigns_processed_path: bool
+    """Whether the block itself sets `processed_path`."""
+
+
+def preset_names(images: Sequence[ImageInfo]) -> dict[str, Any]:
+    """Return the names that exist before the first block (Thyme facts: pre-set names)."""
+    names: dict[str, Any] = {
+        "__name__": "__main__",
+        "os": os,
+        "math": math,
+        "json": json,
+        "re": re,
+        "random": random,
+        "string": string,
+    }
+    for name, module in (
+        ("np", "numpy"),
+        ("numpy", "numpy"),
+        ("cv2", "cv2"),
+        ("Image", "PIL.Image"),
+    ):
+        if module in sys.modules:
+            names[name] = sys.modules[module]
+    if images:
+        names["image_path"] = images[0].path
+    return names
+
+
+def repair_code(code: str, images: Sequence[ImageInfo], names: dict[str, Any]) -> RepairedCode:
+    """Return the program with the repairs that it needs.
+
+    Args:
+        code: The program as the model wrote it.
+        images: The input images of the session.
+        names: The names that earlier blocks left.
+
+    Raises:
+        SyntaxError: It does not parse, whatever is tried.
+        ValueError: It holds a null byte.
+    """
+    source, repairs = _repair_text(code)
+    tree = ast.parse(source)
+    _repair_image_paths(tree, images, repairs)
+    _repair_names(tree, names, repairs)
+    _CropRepair(KnownValues(images, names), repairs).repair(tree)
+    ast.fix_missing_locations(tree)
+    assigns = any(
+        isinstance(node, ast.Name)
+        and node.id == "processed_path"
+        and isinstance(node.ctx, ast.Store)
+        for node in ast.walk(tree)
+    )
+    return RepairedCode(tree, source, list(dict.fromkeys(repairs)), assigns)
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _strip_code_tags(code: str) -> str:
+    return _CODE_TAG.sub("", code)
+
+
+def _strip_fence(code: str) -> str:
+    return _FENCE_LINE.sub("", code.strip("\r\n"))
+
+
+def _normalise_characters(code: str) -> str:
+    return code.translate(_CHARACTERS)
+
+
+def _indent_first_line(code: str) -> str:
+    """Give the first line the indentation of the lines after it, which must agree themselves."""
+    first, _, rest = code.strip("\r\n").partition("\n")
+    return f"{first.lstrip()}\n{textwrap.dedent(rest)}"
+
+
+_TEXT_REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("strip_code_tags", _strip_code_tags),
+    ("strip_fence", _strip_fence),
+    ("dedent", textwrap.dedent),
+    ("indent_first_line", _indent_first_line),
+    ("normalise_characters", _normalise_characters),
+)
+
+
+def _repair_text(code: str) -> tuple[str, list[str]]:
+    """Return a text that parses with the names of what was done; the original where none does."""
+    if _parses(code):
+        return code, []
+    for name, change in _TEXT_REPAIRS:
+        changed = change(code)
+        if changed != code and _parses(changed):
+            return changed, [name]
+    text, applied = code, []
+    for name, change in _TEXT_REPAIRS:
+        changed = change(text)
+        if changed != text:
+            text, applied = changed, [*applied, name]
+            if _parses(text):
+                return text, applied
+    return code, []
+
+
+# -- paths and names -------------------------------------------------------------------------------
+
+
+def _repair_image_paths(tree: ast.Module, images: Sequence[ImageInfo], repairs: list[str]) -> None:
+    """Point `image_path = "<a file that does not exist>"` to the input image."""
+    if not images:
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+            continue
+        path = node.value.value
+        targets = [t.id for t in node.targets if isinstance(t, ast.Name)]
+        if not isinstance(path, str) or not _INPUT_NAMES.intersection(targets):
+            continue
+        by_name = [i.path for i in images if os.path.basename(i.path) == os.path.basename(path)]
+        if os.path.exists(path) or not _IMAGE_FILE.match(path):
+            continue
+        if by_name or not path.startswith(_WRITABLE):
+            node.value = ast.copy_location(
+                ast.Constant(by_name[0] if by_name else images[0].path), node.value
+            )
+            repairs.append("image_path")
+
+
+def _bound_names(tree: ast.Module) -> set[str]:
+    """Return every name that the program binds anywhere."""
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            if any(alias.name == "*" for alias in node.names):
+                bound.update(_IMPORTS, _CV2_ALIASES)  # unknown: leave every name alone
+        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+            bound.add(node.name)
+    return bound
+
+
+def _repair_names(tree: ast.Module, names: dict[str, Any], repairs: list[str]) -> None:
+    """Rename aliases of cv2 and import what was forgotten; only names that nothing binds."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in _CV2_ALIASES:
+                    alias.asname = alias.asname or alias.name
+                    alias.name = "cv2"
+                    repairs.append("cv2_alias")
+    bound = _bound_names(tree)
+    missing: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
+            continue
+        if node.id in bound or node.id in names or hasattr(builtins, node.id):
+            continue
+        if node.id in _CV2_ALIASES:
+            node.id = "cv2"
+            repairs.append("cv2_alias")
+        elif node.id in _IMPORTS:
+            missing[node.id] = _IMPORTS[node.id]
+    if missing:
+        repairs.append("missing_import")
+        imports = ast.parse("\n".join(missing.values())).body
+        # All on the first line, so that the lines of the program keep their numbers.
+        for node in imports:
+            node.lineno = node.end_lineno = 1
+        start = 1 if _has_docstring_or_future(tree) else 0
+        tree.body[start:start] = imports
+
+
+def _has_docstring_or_future(tree: ast.Module) -> bool:
+    if not tree.body:
+        return False
+    first = tree.body[0]
+    if isinstance(first, ast.ImportFrom) and first.module == "__future__":
+        return True
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+
+
+# -- crops -----------------------------------------------------------------------------------------
+
+
+class _CropRepair(ast.NodeTransformer):
+    """Follows the values of a program from top to bottom and mends crops that cannot work."""
+
+    def __init__(self, known: KnownValues, repairs: list[str]) -> None:
+        self._known = known
+        self._repairs = repairs
+
+    def repair(self, tree: ast.Module) -> None:
+        """Repair the statements of a module in place."""
+        self._statements(tree.body)
+
+    def _statements(self, body: list[ast.stmt]) -> None:
+        for statement in body:
+            if isinstance(statement, (ast.With, ast.Try)) or _is_main_guard(statement):
+                if isinstance(statement, ast.With):
+                    for item in statement.items:
+                        item.context_expr = self.visit(item.context_expr)
+                        self._known.bind(item.optional_vars, item.context_expr)
+                self._statements(statement.body)  # type: ignore[attr-defined]
+                if isinstance(statement, ast.Try):
+                    for handler in statement.handlers:
+                        self._known.forget(handler)
+                    self._known.forget(*statement.orelse, *statement.finalbody)
+            elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
+                self.visit(statement)
+                self._known.run(statement)
+            else:
+                # Loops, branches and functions may run never or often: nothing is known in them.
+                self._known.forget(statement)
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        """Leave function bodies alone: their names are not the module's."""
+        return node
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda  # type: ignore[assignment]
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """Mend `image[y1:y2, x1:x2]`."""
+        self.generic_visit(node)
+        picture = self._known.value(node.value)
+        if not isinstance(picture, Picture) or not picture.is_array:
+            return node
+        if not isinstance(node.ctx, ast.Load) or not isinstance(node.slice, ast.Tuple):
+            return node
+        parts = node.slice.elts
+        if len(parts) < 2 or not all(
+            isinstance(p, ast.Slice) and p.step is None for p in parts[:2]
+        ):
+            return node
+        rows, columns = parts[:2]
+        assert isinstance(rows, ast.Slice) and isinstance(columns, ast.Slice)
+        bounds = [
+            self._bound(columns.lower, 0),
+            self._bound(rows.lower, 0),
+            self._bound(columns.upper, picture.width),
+            self._bound(rows.upper, picture.height),
+        ]
+        fixed = fix_box(bounds, picture.width, picture.height, clips_itself=True)
+        if fixed is None:
+            return node
+        self._repairs += fixed.repairs
+        x1, y1, x2, y2 = (ast.Constant(value) for value in fixed.box)
+        parts[0], parts[1] = ast.Slice(y1, y2), ast.Slice(x1, x2)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Mend `image.crop((x1, y1, x2, y2))`."""
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Attribute) or node.func.attr != "crop":
+            return node
+        picture = self._known.value(node.func.value)
+        arguments = node.args or [k.value for k in node.keywords if k.arg == "box"]
+        if not isinstance(picture, Picture) or picture.is_array or len(arguments) != 1:
+            return node
+        box = self._known.value(arguments[0])
+        if not isinstance(box, (tuple, list)) or len(box) != 4:
+            return node
+        fixed = fix_box(list(box), picture.width, picture.height, clips_itself=False)
+        if fixed is None:
+            return node
+        self._repairs += fixed.repairs
+        new_box = ast.Tuple([ast.Constant(value) for value in fixed.box], ast.Load())
+        node.args, node.keywords = [ast.copy_location(new_box, arguments[0])], []
+        return node
+
+    def _bound(self, node: ast.expr | None, default: int) -> Any:
+        return default if node is None else self._known.value(node)
+
+
+def _is_main_guard(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.If)
+        and isinstance(statement.test, ast.Compare)
+        and isinstance(statement.test.left, ast.Name)
+        and statement.test.left.id == "__name__"
+    )

@@ -1,0 +1,252 @@
+"""The runner: the confined process in which code of the model runs.
+
+Everything it reports is untrusted, because the code shares its memory. The worker therefore takes
+the report of a block only as text to check and cut; time, memory and output are measured, and
+images read, by processes that this code cannot reach. State survives by forking: after a block
+that succeeded a child takes over and its parent, frozen, is the state to go back to.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import linecache
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import traceback
+import types
+from typing import Any, NoReturn
+
+from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
+from swift_thyme.sandbox.config import ImageInfo, SessionConfig
+from swift_thyme.sandbox.confine import close_descriptors, confine_runner
+
+__all__ = ["BLOCK_NAME", "MAX_REPORT_BYTES", "runner_main"]
+
+MAX_REPORT_BYTES = 96 * 1024
+MAX_REQUEST_BYTES = 192 * 1024
+BLOCK_NAME = "<block {}>"
+_MAX_ERROR_CHARS = 2000
+_MAX_EVENTS = 200
+
+
+class _CountedOutput(io.RawIOBase):
+    """Writes to the stdout pipe and counts, so that an image has its place between the prints."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, data: Any) -> int:
+        written = os.write(self._descriptor, data)
+        self.count += written
+        return written
+
+
+def runner_main(
+    connection: socket.socket, stdout: int, config: SessionConfig, library_bytes: int
+) -> NoReturn:
+    """Serve blocks in a process that was just forked; never returns."""
+    try:
+        os.dup2(stdout, 1)
+        close_descriptors({connection.fileno()})
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _reset_interpreter()
+        if linux.SUPPORTED:
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        confine_runner(config, library_bytes)
+        _Runner(connection, config).serve()
+    except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
+        connection.send(json.dumps({"failure": f"{type(error).__name__}: {error}"}).encode())
+    finally:
+        os._exit(71)
+
+
+def _reset_interpreter() -> None:
+    """Make this fork of the worker look like a Python that just started."""
+    # Each session draws its own random numbers, as separate Python processes would.
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+    sys.argv = [""]
+    sys.stdin = open(os.devnull)
+    sys.stderr = open(os.devnull, "w")
+    gc.enable()
+
+
+class _Runner:
+    def __init__(self, connection: socket.socket, config: SessionConfig) -> None:
+        self._connection = connection
+        self._config = config
+        self._block = 0
+        self._module = types.ModuleType("__main__")
+        self._raw = _CountedOutput(1)
+        self._stdout = io.TextIOWrapper(
+            io.BufferedWriter(self._raw, 1 << 16),
+            encoding="utf-8",
+            errors="replace",
+            line_buffering=True,
+        )
+
+    def serve(self) -> None:
+        sys.modules["__main__"] = self._module
+        self._send({"ready": self._block})
+        while True:
+            message = self._receive()
+            if message["op"] == "run":
+                report = self._run(message)
+                self._send(report)
+            elif message["op"] == "commit":
+                self._hand_over()
+                self._send({"ready": self._block})
+
+    def _receive(self) -> dict[str, Any]:
+        data = self._connection.recv(MAX_REQUEST_BYTES + 1024)
+        if not data:
+            os._exit(0)
+        message: dict[str, Any] = json.loads(data)
+        return message
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._connection.send(json.dumps(message).encode()[:MAX_REPORT_BYTES])
+        except OSError:
+            os._exit(72)  # the code closed our descriptor: it cannot report, so it is over
+
+    def _hand_over(self) -> None:
+        """Fork: the child goes on, the parent waits to be gone back to.
+
+        The parent wakes up when the child died, which is how a failed block is undone.
+        """
+        state = random.getstate()
+        while True:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self._send({"no_fork": str(error)})
+                return
+            if pid == 0:
+                random.setstate(state)  # Python seeds afresh in every fork
+                return
+            while True:
+                try:
+                    os.waitpid(pid, 0)
+                    break
+                except ChildProcessError:
+                    break
+
+    def _confine_block(self) -> None:
+        """Keep this block from touching the process that holds the state from before it."""
+        confinement = self._config.confinement
+        if confinement.landlock_abi:
+            landlock.restrict_scope(confinement.landlock_abi)
+        if confinement.seccomp and not confinement.namespaces:
+            linux.install_seccomp(seccomp.build_self_signal_filter(os.getpid()))
+
+    def _prepare(self, message: dict[str, Any]) -> list[ImageInfo]:
+        images = [ImageInfo(*item) for item in message["images"]]
+        if self._config.base is not None:
+            shims.install_path_map(self._config.folders, images)
+        if self._block == 0:
+            self._module.__dict__.update(repair.preset_names(images))
+        self._block += 1
+        limit = int(message["timeout_s"] * 4) + 2
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (min(limit, hard), hard))
+        return images
+
+    def _run(self, message: dict[str, Any]) -> dict[str, Any]:
+        images = self._prepare(message)
+        self._confine_block()
+        name = BLOCK_NAME.format(self._block)
+        stdout = self._stdout
+        self._raw.count = 0
+        sys.stdout = stdout
+        recorder = shims.start(images, self._config.folders, stdout, self._raw)
+        process = os.getpid()
+        error: dict[str, str] | None = None
+        code = message["code"]
+        try:
+            fixed = repair.repair_code(code, images, self._module.__dict__)
+            recorder.repairs += fixed.repairs
+            code = fixed.source
+            _remember_source(name, code)
+            program = compile(fixed.tree, name, "exec", dont_inherit=True)
+            exec(program, self._module.__dict__)
+            if fixed.assigns_processed_path:
+                recorder.print_processed_path(self._module.__dict__.get("processed_path"))
+        except SystemExit as leave:
+            if leave.code not in (None, 0, False):
+                error = {"kind": "error", "text": _clip(f"SystemExit: {leave.code}")}
+        except BaseException as problem:  # noqa: BLE001 - whatever the code raised is its result
+            error = _describe(problem, name, code)
+        if os.getpid() != process:
+            os._exit(0)  # a child that the code forked came out of it
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        try:
+            stdout.flush()
+        except (OSError, ValueError):
+            error = error or {"kind": "error", "text": "the output was closed"}
+        return {
+            "done": self._block,
+            "error": error,
+            "repairs": list(dict.fromkeys(recorder.repairs))[:100],
+            "events": recorder.events[:_MAX_EVENTS],
+            "aliases": dict(list(recorder.aliases.items())[:_MAX_EVENTS]),
+        }
+
+
+def _remember_source(name: str, code: str) -> None:
+    """Let tracebacks and `inspect.getsource` find the lines of a block."""
+    lines = code.splitlines(keepends=True)
+    linecache.cache[name] = (len(code), None, lines, name)
+
+
+def _clip(text: str) -> str:
+    if len(text) <= _MAX_ERROR_CHARS:
+        return text
+    half = _MAX_ERROR_CHARS // 2
+    return f"{text[:half]} ... {text[-half:]}"
+
+
+def _describe(problem: BaseException, name: str, code: str) -> dict[str, str]:
+    """Return the kind and the short text of an exception: its last line and the failing line."""
+    kind = "memory" if isinstance(problem, MemoryError) else "error"
+    try:
+        last = traceback.format_exception_only(type(problem), problem)[-1].strip()
+    except Exception:  # noqa: BLE001 - the code's exception may refuse to be printed
+        last = type(problem).__name__
+    if kind == "error" and "Insufficient memory" in last:
+        kind = "memory"
+    number, source = _failing_line(problem, name, code)
+    where = f"line {number}: {source}\n" if number else ""
+    return {"kind": kind, "text": _clip(where + last)}
+
+
+def _failing_line(problem: BaseException, name: str, code: str) -> tuple[int, str]:
+    number = 0
+    if isinstance(problem, SyntaxError) and problem.filename in (name, "<unknown>", None):
+        number = problem.lineno or 0
+    else:
+        frame = problem.__traceback__
+        while frame is not None:
+            if frame.tb_frame.f_code.co_filename == name:
+                number = frame.tb_lineno
+            frame = frame.tb_next
+    lines = code.splitlines()
+    if not 0 < number <= len(lines):
+        return 0, ""
+    return number, lines[number - 1].strip()[:300]

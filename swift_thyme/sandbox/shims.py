@@ -1,0 +1,409 @@
+"""What calls of image libraries do differently in the sandbox.
+
+Shown pictures are saved and returned, saving to a place that does not exist is repaired, and
+saved files are noted with their place between the prints. The wrappers run in the same process
+as the model's code and protect nothing: they are conveniences, the walls are elsewhere. A wrapper
+changes a call only where the call as written fails.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from swift_thyme.sandbox.boxes import fix_box
+from swift_thyme.sandbox.config import ImageInfo
+from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER, PrivateFolders
+
+__all__ = ["Recorder", "install", "start"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+_NO_ALPHA_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
+class Recorder:
+    """What a block saved, showed and had repaired."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, str]] = []
+        self.aliases: dict[str, str] = {}
+        self.repairs: list[str] = []
+        self.images: list[ImageInfo] = []
+        self.folders: PrivateFolders = MOUNTED
+        self._stdout: io.TextIOWrapper | None = None
+        self._raw: Any = None
+        self._serial = 0
+
+    def begin(
+        self, images: list[ImageInfo], folders: PrivateFolders, stdout: io.TextIOWrapper, raw: Any
+    ) -> None:
+        """Start a block; numbering of shown pictures goes on."""
+        self.events, self.repairs, self.aliases = [], [], {}
+        self.images, self.folders = images, folders
+        self._stdout, self._raw = stdout, raw
+
+    def saved(self, path: str) -> None:
+        """Note an image file that the block wrote."""
+        if self._stdout is not None:
+            self._stdout.flush()
+            self.events.append((self._raw.count, os.path.abspath(path)))
+
+    def repaired(self, name: str) -> None:
+        """Note the name of a repair."""
+        self.repairs.append(name)
+
+    def figure_path(self, stem: str) -> str:
+        """Return a new file name in the output folder for a picture that is shown."""
+        while True:
+            self._serial += 1
+            path = f"{OUTPUT_FOLDER}/{stem}_{self._serial}.png"
+            if not os.path.exists(path):
+                return path
+
+    def print_processed_path(self, value: Any) -> None:
+        """Print `processed_path` where a block set it, wrote the file and forgot to print it."""
+        if not isinstance(value, str) or self._stdout is None or not os.path.isfile(value):
+            return
+        self._stdout.flush()
+        if self._raw.count == 0:
+            self.repaired("print_processed_path")
+            self._stdout.write(value + "\n")
+
+
+RECORDER = Recorder()
+
+
+def start(
+    images: list[ImageInfo], folders: PrivateFolders, stdout: io.TextIOWrapper, raw: Any
+) -> Recorder:
+    """Begin a block and return its recorder."""
+    RECORDER.begin(images, folders, stdout, raw)
+    return RECORDER
+
+
+def install() -> None:
+    """Wrap the image libraries that are loaded; called once per worker."""
+    if "cv2" in sys.modules:
+        _install_cv2(sys.modules["cv2"])
+    if "PIL.Image" in sys.modules:
+        _install_pillow(sys.modules["PIL.Image"])
+    if "matplotlib.pyplot" in sys.modules:
+        _install_pyplot(sys.modules["matplotlib.pyplot"])
+    _install_folders()
+
+
+def _input_for(path: Any) -> str | None:
+    """Return the input image that a missing path must have meant, or None."""
+    if not isinstance(path, (str, os.PathLike)):
+        return None
+    text = os.fspath(path)
+    if not isinstance(text, str) or not RECORDER.images or os.path.exists(text):
+        return None
+    name = os.path.basename(text)
+    for image in RECORDER.images:
+        if os.path.basename(image.path) == name:
+            return image.path
+    absolute = os.path.abspath(text)
+    private = any(absolute.startswith(f"{folder}/") for folder in MOUNTED)
+    relative_in_output = os.path.dirname(text) == "" and absolute.startswith(OUTPUT_FOLDER)
+    if private and not relative_in_output:
+        return None  # a file of an earlier step that is really missing
+    if len(RECORDER.images) == 1 and name.lower().endswith(IMAGE_SUFFIXES):
+        return RECORDER.images[0].path
+    return None
+
+
+def _writable(path: str) -> bool:
+    absolute = os.path.abspath(path)
+    return any(absolute == f or absolute.startswith(f"{f}/") for f in MOUNTED)
+
+
+def _output_for(path: Any, failed: bool) -> str | None:
+    """Return where to save instead of a path that cannot be written, or None to leave it."""
+    if not isinstance(path, (str, os.PathLike)):
+        return None
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        return None
+    absolute = os.path.abspath(text)
+    if any(absolute == os.path.abspath(image.path) for image in RECORDER.images):
+        RECORDER.repaired("keep_input")
+        return _free_name(os.path.basename(text))
+    if not failed:
+        return None
+    folder = os.path.dirname(absolute)
+    if _writable(absolute):
+        if os.path.isdir(folder):
+            return None
+        os.makedirs(folder, exist_ok=True)
+        RECORDER.repaired("output_folder")
+        return text
+    RECORDER.repaired("output_path")
+    return f"{OUTPUT_FOLDER}/{os.path.basename(text)}"
+
+
+def _free_name(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    path, serial = f"{OUTPUT_FOLDER}/{name}", 0
+    while os.path.exists(path):
+        serial += 1
+        path = f"{OUTPUT_FOLDER}/{stem}_{serial}{suffix}"
+    return path
+
+
+def _alias(path: Any, real: str) -> None:
+    text = os.fspath(path)
+    if text != real:
+        RECORDER.aliases[text] = real
+
+
+def _can_save(path: Any) -> bool:
+    """Tell whether a file can be made at `path`, without making it."""
+    if not isinstance(path, (str, os.PathLike)):
+        return True
+    folder = os.path.dirname(os.path.abspath(os.fspath(path)))
+    return os.path.isdir(folder) and _writable(os.path.abspath(os.fspath(path)))
+
+
+def _save_target(path: Any) -> Any:
+    """Return the path to save to, with the repairs noted."""
+    target = _output_for(path, not _can_save(path))
+    if target is None:
+        return path
+    _alias(path, target)
+    return target
+
+
+def _install_cv2(cv2: Any) -> None:
+    imread, imwrite = cv2.imread, cv2.imwrite
+
+    @functools.wraps(imread)
+    def read(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        image = imread(_real(filename), *args, **kwargs)
+        if image is None:
+            meant = _input_for(filename)
+            if meant is not None:
+                image = imread(_real(meant), *args, **kwargs)
+                if image is not None:
+                    RECORDER.repaired("input_path")
+        return image
+
+    @functools.wraps(imwrite)
+    def write(filename: Any, img: Any, *args: Any, **kwargs: Any) -> Any:
+        target = _save_target(filename)
+        result = imwrite(_real(target), img, *args, **kwargs)
+        if result:
+            RECORDER.saved(target)
+        return result
+
+    def show(winname: Any, mat: Any) -> None:
+        path = RECORDER.figure_path("shown")
+        if imwrite(_real(path), mat):
+            RECORDER.saved(path)
+
+    cv2.imread, cv2.imwrite, cv2.imshow = read, write, show
+    cv2.waitKey = lambda delay=0: -1
+    cv2.waitKeyEx = lambda delay=0: -1
+    for name in ("destroyAllWindows", "destroyWindow", "namedWindow", "resizeWindow", "moveWindow"):
+        setattr(cv2, name, lambda *args, **kwargs: None)
+
+
+def _install_pillow(module: Any) -> None:
+    image_class = module.Image
+    open_image, save = module.open, image_class.save
+
+    @functools.wraps(open_image)
+    def open_(fp: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return open_image(fp, *args, **kwargs)
+        except FileNotFoundError:
+            meant = _input_for(fp)
+            if meant is None:
+                raise
+            image = open_image(meant, *args, **kwargs)
+            RECORDER.repaired("input_path")
+            return image
+
+    @functools.wraps(save)
+    def save_(self: Any, fp: Any, format: Any = None, **params: Any) -> None:
+        target = _save_target(fp)
+        image = self
+        if _needs_flat(self, target, format):
+            RECORDER.repaired("flatten_alpha")
+            image = _flat(module, self)
+        save(image, target, format, **params)
+        if isinstance(target, (str, os.PathLike)):
+            RECORDER.saved(os.fspath(target))
+
+    def show(self: Any, title: Any = None) -> None:
+        path = RECORDER.figure_path("shown")
+        _flat(module, self).save(path)
+
+    crop = image_class.crop
+
+    @functools.wraps(crop)
+    def crop_(self: Any, box: Any = None) -> Any:
+        try:
+            return crop(self, box)
+        except ValueError:
+            # "Coordinate 'right' is less than 'left'": bounds that only the run could know.
+            fixed = fix_box(list(box), *self.size, clips_itself=False)
+            if fixed is None:
+                raise
+            RECORDER.repairs += fixed.repairs
+            return crop(self, fixed.box)
+
+    module.open, image_class.save, image_class.show = open_, save_, show
+    image_class.crop = crop_
+
+
+def _needs_flat(image: Any, target: Any, kind: Any) -> bool:
+    if image.mode not in ("RGBA", "LA", "P", "PA"):
+        return False
+    if kind is not None:
+        return str(kind).upper() in ("JPEG", "JPG")
+    return isinstance(target, (str, os.PathLike)) and os.fspath(target).lower().endswith(
+        _NO_ALPHA_SUFFIXES
+    )
+
+
+def _flat(module: Any, image: Any) -> Any:
+    if image.mode in ("RGB", "L"):
+        return image
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        flat = module.new("RGB", image.size, (255, 255, 255))
+        flat.paste(image, mask=image.getchannel("A"))
+        return flat
+    return image.convert("RGB")
+
+
+def _install_pyplot(pyplot: Any) -> None:
+    from matplotlib.figure import Figure
+
+    savefig = Figure.savefig
+
+    @functools.wraps(savefig)
+    def save(self: Any, fname: Any, *args: Any, **kwargs: Any) -> Any:
+        target = _save_target(fname)
+        result = savefig(self, target, *args, **kwargs)
+        if isinstance(target, (str, os.PathLike)):
+            path = os.fspath(target)
+            suffix = os.path.splitext(path)[1]
+            RECORDER.saved(path if suffix else f"{path}.png")
+        return result
+
+    def show(*args: Any, **kwargs: Any) -> None:
+        for number in pyplot.get_fignums():
+            pyplot.figure(number).savefig(RECORDER.figure_path("figure"))
+        pyplot.close("all")
+
+    Figure.savefig = save  # type: ignore[method-assign]
+
+    def show_one(self: Any, warn: bool = True) -> None:
+        self.savefig(RECORDER.figure_path("figure"))
+
+    Figure.show = show_one  # type: ignore[method-assign]
+    pyplot.show = show
+
+
+def _install_folders() -> None:
+    mkdir = os.mkdir
+
+    @functools.wraps(mkdir)
+    def make(path: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            mkdir(path, *args, **kwargs)
+        except OSError as error:
+            # Making the folder for the output where nothing can be written: files saved there
+            # go to the output folder, so the folder itself is not needed.
+            if isinstance(error, FileExistsError) or not isinstance(path, str):
+                raise
+            if _writable(path) or kwargs.get("dir_fd") is not None:
+                raise
+            RECORDER.repaired("output_path")
+
+    os.mkdir = make
+
+
+def _real(path: Any) -> Any:
+    """Return where a path really is; only hosts without mount namespaces move anything."""
+    return _MAPPED(path) if _MAPPED is not None else path
+
+
+_MAPPED: Callable[[Any], Any] | None = None
+
+
+def install_path_map(folders: PrivateFolders, images: list[ImageInfo]) -> None:
+    """Make the paths of the prompt work on a host without mount namespaces.
+
+    The private folders and the input images lie in a session folder there; functions that take a
+    path get the real one.
+    """
+    global _MAPPED
+    prefixes = list(zip(MOUNTED, folders, strict=True))
+    exact = {image.path: image.real for image in images}
+
+    def mapped(path: Any) -> Any:
+        if not isinstance(path, (str, os.PathLike)):
+            return path
+        text = os.fspath(path)
+        if not isinstance(text, str):
+            return path
+        if text in exact:
+            return exact[text]
+        for old, new in prefixes:
+            if text == old or text.startswith(f"{old}/"):
+                return new + text[len(old) :]
+        return path
+
+    def back(path: str) -> str:
+        for old, new in prefixes:
+            if path == new or path.startswith(f"{new}/"):
+                return old + path[len(new) :]
+        return path
+
+    first = _MAPPED is None
+    _MAPPED = mapped
+    if not first:
+        return
+    for name in _PATH_FUNCTIONS:
+        setattr(os, name, _with_mapped_path(getattr(os, name), 1))
+    for name in ("rename", "replace", "link", "symlink"):
+        setattr(os, name, _with_mapped_path(getattr(os, name), 2))
+    opener = _with_mapped_path(builtins.open, 1)
+    builtins.open = io.open = opener
+    getcwd = os.getcwd
+    os.getcwd = lambda: back(getcwd())
+
+
+_PATH_FUNCTIONS = (
+    "stat",
+    "lstat",
+    "listdir",
+    "scandir",
+    "mkdir",
+    "rmdir",
+    "remove",
+    "unlink",
+    "access",
+    "open",
+    "chdir",
+    "chmod",
+    "utime",
+    "readlink",
+    "truncate",
+)
+
+
+def _with_mapped_path(function: Any, count: int) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*(_real(a) for a in args[:count]), *args[count:], **kwargs)
+
+    return call

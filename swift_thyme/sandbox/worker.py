@@ -1,0 +1,379 @@
+"""The worker process: loads the libraries once and makes sessions by forking itself.
+
+Started by `python -m swift_thyme.sandbox.worker`, never forked from the trainer, so it has
+neither CUDA nor threads nor secrets. It speaks frames over one inherited socket, supervises its
+sessions and ends, with all of them, when that socket closes or its parent dies. It runs no code
+of a model and decodes no image that one wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import importlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from swift_thyme.sandbox import layers as layer_probe
+from swift_thyme.sandbox import linux, rootfs, shims
+from swift_thyme.sandbox.config import Confinement, ImageInfo, SessionConfig
+from swift_thyme.sandbox.confine import measure_address_space
+from swift_thyme.sandbox.environment import session_environment
+from swift_thyme.sandbox.processes import kill_tree, resident_bytes
+from swift_thyme.sandbox.session import Session, SessionLost
+from swift_thyme.sandbox.settings import SandboxSettings
+from swift_thyme.sandbox.wire import Frame, FrameReader, WireError, pack
+
+__all__ = ["main"]
+
+_FOLDER_PREFIX = "swift-thyme-sandbox-"
+
+
+def main() -> None:
+    """Run a worker on the socket whose descriptor is given on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--descriptor", type=int, required=True)
+    arguments = parser.parse_args()
+    connection = socket.socket(fileno=arguments.descriptor)
+    parent = os.getppid()
+    if linux.SUPPORTED:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return  # it died before the line above
+    settings = _read_settings(connection)
+    sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
+    try:
+        found = layer_probe.probe_here(settings)
+        missing = [layer for layer in found if not layer.on and layer.required]
+        if settings.mode == "strict" and missing:
+            names = "; ".join(f"{layer.name}: {layer.reason}" for layer in missing)
+            raise RuntimeError(f"THYME_SANDBOX=strict, but layers are missing: {names}")
+        skipped = _preload(settings)
+    except (RuntimeError, OSError) as error:
+        connection.sendall(pack({"failure": str(error)}))
+        return
+    connection.sendall(pack({"layers": [list(layer) for layer in found], "skipped": skipped}))
+    worker = _Worker(connection, settings, layer_probe.confinement_from(found))
+    try:
+        asyncio.run(worker.serve())
+    finally:
+        worker.end()
+
+
+def _read_settings(connection: socket.socket) -> SandboxSettings:
+    reader = FrameReader()
+    while True:
+        data = connection.recv(1 << 16)
+        if not data:
+            sys.exit(0)
+        for frame in reader.feed(data):
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in frame.header["settings"].items()
+            }
+            return SandboxSettings(**values)
+
+
+def _preload(settings: SandboxSettings) -> list[str]:
+    """Import the libraries; return the names of those that are not installed."""
+    skipped = []
+    warnings.simplefilter("ignore")
+    standard = "uuid tempfile textwrap itertools functools collections datetime decimal fractions"
+    standard += " statistics base64 glob shutil pathlib io csv copy string dataclasses inspect"
+    for name in (*standard.split(), "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageEnhance"):
+        importlib.import_module(name)
+    for name in ("PIL.ImageFilter", "PIL.ImageOps", "PIL.ImageChops", "PIL.ImageStat"):
+        importlib.import_module(name)
+    for name in settings.preload:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            skipped.append(name)
+    _warm_up()
+    shims.install()
+    os.environ.clear()
+    os.environ.update(session_environment())
+    gc.collect()
+    gc.freeze()
+    return skipped
+
+
+def _warm_up() -> None:
+    """Use each library once, so that what it sets up on first use is shared by all sessions."""
+    import io
+
+    import cv2
+    import numpy
+    from PIL import Image
+
+    cv2.setNumThreads(1)
+    cv2.ocl.setUseOpenCL(False)
+    picture = numpy.zeros((64, 64, 3), numpy.uint8)
+    for suffix in (".png", ".jpg"):
+        _, data = cv2.imencode(suffix, picture)
+        cv2.imdecode(data, cv2.IMREAD_COLOR)
+        Image.open(io.BytesIO(data.tobytes())).convert("RGB").resize((32, 32)).save(
+            io.BytesIO(), "PNG" if suffix == ".png" else "JPEG"
+        )
+    cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    if "matplotlib.pyplot" in sys.modules:
+        pyplot = sys.modules["matplotlib.pyplot"]
+        pyplot.plot([0, 1])
+        pyplot.title("text")
+        pyplot.savefig(io.BytesIO())
+        pyplot.close("all")
+
+
+class _Worker:
+    def __init__(
+        self, connection: socket.socket, settings: SandboxSettings, confinement: Confinement
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._confinement = confinement
+        self._sources = tuple(rootfs.readable_paths())
+        self._sessions: dict[int, Session] = {}
+        self._spares: list[Session] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outgoing: asyncio.Lock | None = None
+        self._library_bytes = measure_address_space()
+        self._folder = self._make_folder()
+        self._serial = 0
+        self._filling = False
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def _make_folder(self) -> str | None:
+        """Make the folder that stands in for private mounts; clear those of dead workers."""
+        _remove_stale_folders()
+        if self._confinement.namespaces:
+            return None
+        folder = tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=_host_temporary())
+        os.chmod(folder, 0o711)
+        return folder
+
+    def end(self) -> None:
+        """Kill what is left and remove the folder."""
+        kill_tree(os.getpid())
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._outgoing = asyncio.Lock()
+        self._connection.setblocking(False)
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal's, meant for others
+        reading = asyncio.ensure_future(self._read())
+        stopping = asyncio.ensure_future(stop.wait())
+        self._fill_spares()
+        await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (reading, stopping, *self._tasks):
+            task.cancel()
+        await asyncio.gather(reading, stopping, *self._tasks, return_exceptions=True)
+        for session in (*self._sessions.values(), *self._spares):
+            session.close()
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        reader = FrameReader()
+        while True:
+            try:
+                data = await loop.sock_recv(self._connection, 1 << 18)
+            except OSError:
+                return
+            if not data:
+                return
+            try:
+                for frame in reader.feed(data):
+                    self._spawn(self._handle(frame))
+            except WireError:
+                return
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, header: dict[str, Any], blobs: list[bytes] | None = None) -> None:
+        assert self._outgoing is not None
+        async with self._outgoing:
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(
+                    self._connection, pack(header, blobs or [])
+                )
+
+    # -- requests ------------------------------------------------------------------------------
+
+    async def _handle(self, frame: Frame) -> None:
+        request = frame.header
+        try:
+            if request["op"] == "open":
+                await self._open(request, frame.blobs)
+            elif request["op"] == "run":
+                await self._run(request)
+            elif request["op"] == "close":
+                await self._close(request)
+        except (SessionLost, OSError, ValueError, KeyError) as error:
+            kind = "value" if isinstance(error, ValueError) else "lost"
+            await self._send({"id": request["id"], "failure": str(error), "kind": kind})
+
+    async def _open(self, request: dict[str, Any], blobs: list[bytes]) -> None:
+        session = self._spares.pop() if self._spares else None
+        if session is None:
+            session = await self._new_session()
+        opened: list[tuple[ImageInfo, int]] = []
+        try:
+            for index, image in enumerate(request["images"]):
+                descriptor = _open_source(image, blobs)
+                width, height = _image_size(descriptor)
+                real = session.real_path(image["path"], index)
+                opened.append((ImageInfo(image["path"], real, width, height), descriptor))
+            await session.attach(opened)
+        except BaseException:
+            session.close()
+            raise
+        finally:
+            for _, descriptor in opened:
+                os.close(descriptor)
+        self._sessions[request["session"]] = session
+        await self._send({"id": request["id"]})
+        self._fill_spares()
+
+    async def _run(self, request: dict[str, Any]) -> None:
+        key = request["session"]
+        session = self._sessions.get(key)
+        if session is None:
+            raise SessionLost("the session is closed or was lost")
+        try:
+            async with session.turn:
+                if self._sessions.get(key) is not session:
+                    raise SessionLost("the session is closed or was lost")
+                session.is_running = True
+                try:
+                    reply = await session.run(request["code"], request["timeout_s"])
+                finally:
+                    session.is_running = False
+                await self._send({"id": request["id"], "result": reply.header}, reply.blobs)
+                await session.finish()
+        except SessionLost as error:
+            self._sessions.pop(key, None)
+            session.close()
+            # Before the `idle` that ends the request for the pool.
+            await self._send({"id": request["id"], "failure": str(error), "kind": "lost"})
+        finally:
+            await self._send({"id": request["id"], "idle": True})
+
+    async def _close(self, request: dict[str, Any]) -> None:
+        session = self._sessions.pop(request["session"], None)
+        if session is not None:
+            # A block that still runs is cut short; one that is over leaves in good order.
+            async with contextlib.nullcontext() if session.is_running else session.turn:
+                session.close()
+            session.remove_folder()
+        await self._send({"id": request["id"]})
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    def _fill_spares(self) -> None:
+        if not self._filling and len(self._spares) < self._settings.spares:
+            self._filling = True
+            self._spawn(self._add_spares())
+
+    async def _add_spares(self) -> None:
+        try:
+            while len(self._spares) < self._settings.spares:
+                await asyncio.sleep(0.002)  # whatever is waiting goes first
+                self._spares.append(await self._new_session())
+        except (SessionLost, OSError) as error:
+            # The next request that needs a session makes one itself, or fails with the reason.
+            sys.stderr.write(f"a spare session could not be made: {error}\n")
+        finally:
+            self._filling = False
+
+    async def _new_session(self) -> Session:
+        if len(self._sessions) >= self._settings.sessions:
+            raise SessionLost(f"more than {self._settings.sessions} sessions are open")
+        self._serial += 1
+        user_id = layer_probe.pick_user_id() if self._confinement.change_user else None
+        base = None
+        folders = rootfs.MOUNTED
+        if self._folder is not None:
+            base, folders = _make_session_folders(self._folder, self._serial, user_id)
+        config = SessionConfig(
+            self._settings, self._confinement, self._sources, folders, base, user_id
+        )
+        session = Session(config, self._library_bytes, resident_bytes(os.getpid()))
+        try:
+            await session.start()
+        except BaseException:
+            session.close()
+            session.remove_folder()
+            raise
+        return session
+
+
+def _host_temporary() -> str:
+    """Return the host's folder for temporary files; TMPDIR here is the session's."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
+
+
+def _make_session_folders(
+    parent: str, serial: int, user_id: int | None
+) -> tuple[str, rootfs.PrivateFolders]:
+    base = f"{parent}/{serial}"
+    names = ("output", "tmp", "shm", "inputs", "undo")
+    for path in (base, *(f"{base}/{name}" for name in names)):
+        os.mkdir(path, 0o700)
+        if user_id is not None:
+            os.chown(path, user_id, user_id)
+    return base, rootfs.PrivateFolders(f"{base}/output", f"{base}/tmp", f"{base}/shm")
+
+
+def _remove_stale_folders() -> None:
+    """Remove folders whose worker is dead; a worker killed by SIGKILL cannot clean up."""
+    for path in Path(_host_temporary()).glob(f"{_FOLDER_PREFIX}*"):
+        pid = path.name[len(_FOLDER_PREFIX) :].split("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and path.stat().st_uid == os.geteuid():
+                if not Path(f"/proc/{pid}").exists():
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_source(image: dict[str, Any], blobs: list[bytes]) -> int:
+    if image.get("file") is not None:
+        return os.open(image["file"], os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
+    view = memoryview(blobs[image["blob"]])
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _image_size(descriptor: int) -> tuple[int, int]:
+    """Read the size from the header of an input image, which comes from our own data set."""
+    from PIL import Image
+
+    with open(os.dup(descriptor), "rb") as file:
+        try:
+            with Image.open(file) as image:
+                width, height = image.size
+        except (OSError, ValueError, SyntaxError):
+            width, height = 0, 0
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return width, height
+
+
+if __name__ == "__main__":
+    main()
