@@ -54,11 +54,12 @@ def fix_box(bounds: Sequence[Any], width: int, height: int, clips_itself: bool) 
         repairs.append("scale_crop")
         x1, x2 = round(x1 * width / 1000), round(x2 * width / 1000)
         y1, y2 = round(y1 * height / 1000), round(y2 * height / 1000)
-    clamped = (max(0, min(x1, width)), max(0, min(y1, height)))
-    clamped += (max(0, min(x2, width)), max(0, min(y2, height)))  # type: ignore[assignment]
+    left, right = (max(0, min(x, width)) for x in (x1, x2))
+    top, bottom = (max(0, min(y, height)) for y in (y1, y2))
+    clamped = (left, top, right, bottom)
     if clamped != (x1, y1, x2, y2):
         repairs.append("clamp_crop")
-    x1, y1, x2, y2 = clamped  # type: ignore[misc]
+    x1, y1, x2, y2 = clamped
     small = min(x2 - x1, y2 - y1)
     if small < 1 or ("clamp_crop" in repairs and small < min(_TOO_SMALL, width, height)):
         repairs.append("widen_crop")

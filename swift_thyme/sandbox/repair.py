@@ -226,7 +226,8 @@ def _repair_text(code: str) -> tuple[str, list[str]]:
         changed = change(code)
         if changed != code and _parses(changed):
             return changed, [name]
-    text, applied = code, []
+    text = code
+    applied: list[str] = []
     for name, change in _TEXT_REPAIRS:
         changed = change(text)
         if changed != text:

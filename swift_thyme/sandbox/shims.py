@@ -252,7 +252,8 @@ def _install_pillow(module: Any) -> None:
             return crop(self, box)
         except ValueError:
             # "Coordinate 'right' is less than 'left'": bounds that only the run could know.
-            fixed = fix_box(list(box), *self.size, clips_itself=False)
+            width, height = self.size
+            fixed = fix_box(list(box), width, height, clips_itself=False)
             if fixed is None:
                 raise
             RECORDER.repairs += fixed.repairs
