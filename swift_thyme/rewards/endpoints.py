@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 __all__ = ["Endpoint"]
 
@@ -38,13 +37,6 @@ class Endpoint:
     """Monotonic time (in seconds) at which it went down; None while it is up."""
     last_error: str = "never asked"
     """How it failed last, in words."""
-
-    @property
-    def name(self) -> str:
-        """The URL without user name and password."""
-        split = urlsplit(self.url)
-        host = split.netloc.rpartition("@")[2]
-        return f"{split.scheme}://{host}{split.path}"
 
     @property
     def up(self) -> bool:

@@ -229,6 +229,9 @@ def _base_url(url: str, name: str) -> str:
     """Return the URL without trailing slash, with ``/v1`` where it has no path at all."""
     _port(url, name)
     split = urlsplit(url)
+    if split.username or split.password:
+        # URLs are logged; also, the password is not repeated here.
+        raise SettingsError(f"{name}: no user name or password in a URL; use THYME_JUDGE_API_KEY")
     if split.scheme not in ("http", "https") or not split.hostname:
         raise SettingsError(f"{name}: {url!r} is not an http(s) URL")
     if split.query or split.fragment:

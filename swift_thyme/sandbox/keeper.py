@@ -8,6 +8,7 @@ everything; when the worker is gone, so is the keeper, and with it the whole ses
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -183,9 +184,16 @@ class _Keeper:
             self._files.commit()
             return {}
         if operation == "restore":
+            self._forget_requests()
             self._files.restore()
             return {}
         raise OSError(f"unknown operation {operation!r}")
+
+    def _forget_requests(self) -> None:
+        """Read away what was meant for a runner that is dead; the next one must not get it."""
+        with contextlib.suppress(BlockingIOError):
+            while self._pipes.runner.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
+                continue
 
     def _attach(self, paths: list[str], descriptors: list[int]) -> None:
         if self._config.confinement.namespaces:

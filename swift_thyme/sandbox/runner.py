@@ -8,6 +8,7 @@ that succeeded a child takes over and its parent, frozen, is the state to go bac
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import json
@@ -18,6 +19,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 import types
 from typing import Any, NoReturn
@@ -132,20 +134,12 @@ class _Runner:
         """
         state = random.getstate()
         while True:
-            try:
-                pid = os.fork()
-            except OSError as error:
-                self._send({"no_fork": str(error)})
-                return
+            pid = _fork()
             if pid == 0:
                 random.setstate(state)  # Python seeds afresh in every fork
                 return
-            while True:
-                try:
-                    os.waitpid(pid, 0)
-                    break
-                except ChildProcessError:
-                    break
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     def _confine_block(self) -> None:
         """Keep this block from touching the process that holds the state from before it."""
@@ -207,6 +201,16 @@ class _Runner:
             "events": recorder.events[:_MAX_EVENTS],
             "aliases": dict(list(recorder.aliases.items())[:_MAX_EVENTS]),
         }
+
+
+def _fork() -> int:
+    """Fork; wait while processes of the block that were killed still count."""
+    for _ in range(200):
+        try:
+            return os.fork()
+        except BlockingIOError:
+            time.sleep(0.01)
+    return os.fork()
 
 
 def _remember_source(name: str, code: str) -> None:

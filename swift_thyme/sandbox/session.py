@@ -38,6 +38,7 @@ __all__ = ["BlockReply", "Session", "SessionLost"]
 
 MIB = 1024 * 1024
 _KEEPER_TIMEOUT_S = 20.0
+_COMMIT_TIMEOUT_S = 5.0
 _ENCODE_TIMEOUT_S = 30.0
 _WATCH_INTERVAL_S = 0.03
 _TAMPERED = "the code interfered with the sandbox and was stopped"
@@ -192,42 +193,58 @@ class Session:
 
     # -- the chain of runners ------------------------------------------------------------------
 
-    async def _await_ready(self) -> bool:
-        """Wait until a runner waits for work; freeze it. False where it could not fork."""
+    async def _await_ready(self, patience_s: float | None = None) -> bool:
+        """Wait until a new runner waits for work, and freeze it.
+
+        Args:
+            patience_s: Seconds to wait for a runner that code of the model may have taken over;
+                None where no such code can be involved, so that a failure is ours.
+
+        Returns:
+            False where such a runner did not do its part.
+
+        Raises:
+            SessionLost: The failure is ours.
+        """
         try:
-            message = await self._runs.receive(_KEEPER_TIMEOUT_S)
+            message = await self._runs.receive(patience_s or _KEEPER_TIMEOUT_S)
         except asyncio.TimeoutError as error:
+            if patience_s is not None:
+                return False
             raise SessionLost("a session's runner does not start") from error
         except Closed as error:
             raise SessionLost("a session's runner is gone") from error
-        if not isinstance(message.body, dict) or message.pid <= 0:
+        genuine = isinstance(message.body, dict)
+        genuine = genuine and message.pid not in (0, self._runner, self._checkpoint)
+        if patience_s is not None and not (genuine and "ready" in message.body):
+            return False
+        if not genuine:
             raise SessionLost("a session's runner sent nonsense")
         if "failure" in message.body:
             raise SessionLost(f"a session's runner failed: {message.body['failure']}")
-        if "no_fork" in message.body:
-            return False
         self._runner = message.pid
         kill_quietly(self._runner, signal.SIGSTOP)
         return True
 
     async def _commit(self) -> None:
         """Make the state after a block that succeeded the one to go back to."""
-        await self._ask_ok({"op": "commit"})
-        previous, self._checkpoint = self._checkpoint, self._runner
-        old = self._runner
-        kill_quietly(old, signal.SIGCONT)
+        committed = self._runner
+        kill_quietly(committed, signal.SIGCONT)
         try:
             self._runs.send({"op": "commit"})
-            forked = await self._await_ready()
+            forked = await self._await_ready(_COMMIT_TIMEOUT_S)
         except Closed as error:
             raise SessionLost(str(error)) from error
-        if not forked or self._runner == old:
-            # It runs on without a state to go back to; a failure then starts from the beginning.
-            self._checkpoint = 0
-        else:
-            kill_quietly(old, signal.SIGSTOP)
-        if previous:
-            kill_quietly(previous)
+        if not forked:
+            # Only code that took our own process over gets here: its report was a forgery, and
+            # the state from before it is still there.
+            self._runner = committed
+            await self._roll_back()
+            return
+        kill_quietly(committed, signal.SIGSTOP)
+        previous, self._checkpoint = self._checkpoint, committed
+        kill_quietly(previous)
+        await self._ask_ok({"op": "commit"})
 
     async def _roll_back(self) -> None:
         """Kill what is left of a block and go back to the state from before it."""

@@ -254,12 +254,15 @@ def test_a_configured_model_is_used_as_it_is(stack: ExitStack) -> None:
     assert {body["model"] for body in judge.bodies} == {"my-judge"}
 
 
-def test_errors_do_not_show_the_password_of_a_url() -> None:
-    scorer = make_scorer(["http://user:hidden@127.0.0.1:9/v1"])
-    assert answer_scores(scorer, SAMPLES[:1]) == [None]
-    assert scorer.judge is not None
-    assert "hidden" not in scorer.judge.failures()
-    assert "127.0.0.1:9" in scorer.judge.failures()
+def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = start(stack)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    assert answer_scores(make_scorer([judge.url]), SAMPLES[:1]) == [None]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert answer_scores(make_scorer([judge.url]), SAMPLES[:1]) == EXPECTED[:1]
 
 
 def test_processes_prefer_different_servers(stack: ExitStack) -> None:

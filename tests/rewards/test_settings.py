@@ -88,3 +88,9 @@ def test_an_unusable_port_is_an_error_that_names_the_variable(ports: str) -> Non
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(SettingsError, match="attempts"):
         JudgeSettings(attempts=0)
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingsError, match="THYME_JUDGE_URLS") as raised:
+        RewardSettings.from_env({"THYME_JUDGE_URLS": "http://me:hidden@a/v1"})
+    assert "hidden" not in str(raised.value)
