@@ -39,6 +39,6 @@ def test_an_error_of_ours_is_one_line(tmp_path: Path) -> None:
     run = run_program(
         python_program("-m", "swift_thyme.cli", "sandbox", str(block)), THYME_SANDBOX="perhaps"
     )
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert "THYME_SANDBOX" in run.stderr
     assert "Traceback" not in run.stderr

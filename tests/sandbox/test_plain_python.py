@@ -4,6 +4,7 @@
 import pytest
 
 from swift_thyme.sandbox import SandboxSession
+from tests.sandbox.conftest import PYTHON_BELOW_TMP
 
 # name: (program, what it prints)
 # fmt: off
@@ -87,6 +88,8 @@ PROGRAMS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_works_as_in_plain_python(session: SandboxSession, name: str) -> None:
+    if name == "sympy" and PYTHON_BELOW_TMP:
+        pytest.skip("sympy imports parts of itself late, and this Python lies below /tmp")
     code, expected = PROGRAMS[name]
     result = session.run_sync(code)
     assert (result.status.value, result.error) == ("ok", None)

@@ -24,7 +24,7 @@ from swift_thyme.sandbox import (
 )
 from swift_thyme.sandbox.settings import DISABLEABLE_LAYERS
 from tests.conftest import ROOT
-from tests.sandbox.conftest import small_settings
+from tests.sandbox.conftest import PYTHON_BELOW_TMP, small_settings
 
 
 def test_names_imports_functions_and_files_stay_for_the_next_block(session: SandboxSession) -> None:
@@ -118,6 +118,7 @@ def test_images_are_encoded_again_as_rgb(
     assert (image.width, image.height) == size
 
 
+@pytest.mark.skipif(PYTHON_BELOW_TMP, reason="matplotlib imports its backend late, below /tmp")
 def test_shown_pictures_are_returned(session: SandboxSession) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n"
     code += "cv2.imshow('w', np.zeros((40, 50, 3), np.uint8))\nImage.new('RGB', (60, 40)).show()"
