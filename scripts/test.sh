@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: bash scripts/test.sh [arguments of pytest]
-# Lint, types and tests. Without arguments everything runs but what is marked `gpu` or `nightly`.
+# Lint, types and tests. Without arguments every test runs, the slow ones included.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
