@@ -3,7 +3,8 @@
     python scripts/bench_sandbox.py [--json FILE] [--check]
 
 `--check` ends with status 1 and names each goal that was missed. The bare `exec` runs in a process
-with the same libraries loaded, the same thread count and the same allocator settings.
+with the same libraries loaded, the same thread count and the same allocator settings; the two take
+turns, with the same pause before each call, so that neither has warmer caches or a quieter machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from swift_thyme.sandbox.environment import worker_environment
 GOAL_OVERHEAD_MS = 5.0
 GOAL_SPEEDUP = 1.8
 GOAL_RUNAWAY_S = 0.5
+PAUSE_S = 0.05
 
 CROP = """
 import cv2
@@ -47,6 +49,15 @@ cv2.imwrite(processed_path, resized_image)
 print(processed_path)
 """
 
+PLAIN_CROP = """
+import cv2
+
+image = cv2.imread("{path}")
+processed_path = "{folder}crop.jpg"
+cv2.imwrite(processed_path, image[2000:2300, 3000:3400])
+print(processed_path)
+"""
+
 RUNAWAYS = {
     "C loop": "sum(range(10**14))",
     "except pass loop": (
@@ -60,23 +71,17 @@ RUNAWAYS = {
 }
 
 BARE = r"""
-import json, sys, time, io, contextlib, shutil, os
+import json, sys, time, io, contextlib
 import numpy, cv2, PIL.Image, uuid
 cv2.setNumThreads(1)
 cv2.ocl.setUseOpenCL(False)
-jobs = json.load(sys.stdin)
-results = {}
-for name, (code, count) in jobs.items():
-    times = []
-    for i in range(count + 3):
-        output = io.StringIO()
-        start = time.perf_counter()
-        with contextlib.redirect_stdout(output):
-            exec(compile(code, "block", "exec"), {"__name__": "__main__"})
-        if i >= 3:
-            times.append(time.perf_counter() - start)
-    results[name] = times
-print(json.dumps(results))
+for line in sys.stdin:
+    code = json.loads(line)
+    output = io.StringIO()
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "block", "exec"), {"__name__": "__main__"})
+    print(time.perf_counter() - start, flush=True)
 """
 
 
@@ -154,41 +159,64 @@ def snippets(images: dict[str, Path], count: int, folder: str) -> dict[str, tupl
             count,
         ),
         "crop, 24 MP": (
-            CROP.format(path=large, box="3000, 2000, 3400, 2300", folder=folder),
+            PLAIN_CROP.format(path=large, folder=folder),
             max(10, count // 4),
         ),
     }
 
 
-def measure_bare(jobs: dict[str, tuple[str, int]]) -> dict[str, list[float]]:
-    done = subprocess.run(
-        [sys.executable, "-c", BARE],
-        input=json.dumps(jobs),
-        capture_output=True,
-        text=True,
-        env=worker_environment(),
-        check=True,
-    )
-    return json.loads(done.stdout)
+class BareProcess:
+    """A warm process that runs code by a bare `exec` and says how long it took, in seconds."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", BARE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=worker_environment(),
+        )
+
+    def run(self, code: str) -> float:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps(code), file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-async def measure_sandbox(
-    pool: SandboxPool, jobs: dict[str, tuple[str, int]], images: list[InputImage]
-) -> dict[str, list[float]]:
+async def measure_latency(
+    pool: SandboxPool,
+    jobs: dict[str, tuple[str, int]],
+    bare_jobs: dict[str, tuple[str, int]],
+    images: list[InputImage],
+) -> dict[str, Timing]:
     """Time each snippet as successive blocks of sessions of four blocks, as in a rollout."""
-    results: dict[str, list[float]] = {}
+    bare_process = BareProcess()
+    results: dict[str, Timing] = {}
     for name, (code, count) in jobs.items():
-        times: list[float] = []
-        while len(times) < count:
+        bare_code, _ = bare_jobs[name]
+        for _ in range(3):
+            bare_process.run(bare_code)
+        bare: list[float] = []
+        boxed: list[float] = []
+        while len(boxed) < count:
             async with await pool.open(images) as session:
                 for _ in range(4):
                     # A model thinks between two blocks; the commit of the last one is over then.
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(PAUSE_S)
+                    bare.append(bare_process.run(bare_code))
+                    await asyncio.sleep(PAUSE_S)
                     start = time.perf_counter()
                     result = await session.run(code)
-                    times.append(time.perf_counter() - start)
+                    boxed.append(time.perf_counter() - start)
                     assert result.ok, result.error
-        results[name] = times
+        results[name] = Timing(
+            *(1000 * statistics.median(bare), 1000 * percentile(bare, 0.95)),
+            *(1000 * statistics.median(boxed), 1000 * percentile(boxed, 0.95)),
+        )
+    bare_process.close()
     return results
 
 
@@ -242,18 +270,12 @@ async def measure(count: int, seconds: float, workers: list[int]) -> Report:
         inputs = [InputImage(str(path), path) for path in images.values()]
         bare_jobs = snippets(images, count, f"{output}/")
         jobs = snippets(images, count, "/mnt/data/temp_processed_images/")
-        bare = await asyncio.to_thread(measure_bare, bare_jobs)
         start = time.perf_counter()
         async with SandboxPool(SandboxSettings(workers=1)) as pool:
             report.start_s = time.perf_counter() - start
-            boxed = await measure_sandbox(pool, jobs, inputs)
+            report.timings = await measure_latency(pool, jobs, bare_jobs, inputs)
             report.sessions_per_s = await measure_sessions(pool, inputs[:1], 20)
             report.runaways_s = await measure_runaways(pool, report.limit_s)
-        for key in jobs:
-            report.timings[key] = Timing(
-                *(1000 * statistics.median(bare[key]), 1000 * percentile(bare[key], 0.95)),
-                *(1000 * statistics.median(boxed[key]), 1000 * percentile(boxed[key], 0.95)),
-            )
         for key, (code, _) in jobs.items():
             report.calls_per_s[key] = {
                 n: await measure_rate(n, code, inputs, seconds) for n in workers

@@ -3,7 +3,9 @@
 A confined process of the session that never runs code of the model. It opens only regular files,
 reads the header before any pixel, and answers with JPEG or PNG bytes of its own making, so that
 the trainer never opens a file that the model's code wrote. If a decoder is broken into, it can
-lie about the images of its own session and nothing else.
+lie about the images of its own session and nothing else. It also finds out which files a block
+wrote: one question and one answer per block, where asking another process would cost a second
+pair of wake-ups.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import warnings
 from typing import Any, NamedTuple, NoReturn
 
 from swift_thyme.sandbox import linux
-from swift_thyme.sandbox.config import SessionConfig
+from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import close_descriptors, confine_encoder
+from swift_thyme.sandbox.files import FileView
+from swift_thyme.sandbox.output import Hints, find_paths
 from swift_thyme.sandbox.wire import FrameReader, pack
 
 __all__ = ["MAX_ASPECT_RATIO", "MIN_SIDE", "Refused", "encode_image", "encoder_main"]
@@ -31,6 +35,9 @@ MAX_ASPECT_RATIO = 200
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _MIB = 1024 * 1024
+_KEPT_BLOCKS = 8
+"""Blocks of 1 MiB that Pillow keeps between images."""
+_KEPT_HEAP_BYTES = 16 * _MIB
 
 
 class Refused(Exception):
@@ -135,34 +142,65 @@ def _read_file(path: str, max_bytes: int) -> bytes:
             raise NotAnImage
         if info.st_size > max_bytes:
             raise Refused(f"the file is over {max_bytes // _MIB} MiB")
-        return file.read(max_bytes)
+        return file.read(info.st_size)
 
 
-def _answer(request: dict[str, Any]) -> bytes:
-    images: list[dict[str, Any]] = []
-    blobs: list[bytes] = []
-    for path in request["paths"]:
-        item: dict[str, Any] = {"path": path}
-        images.append(item)
-        if len(blobs) >= request["max_images"]:
-            item["refused"] = f"a block can return {request['max_images']} images"
-            continue
-        try:
-            raw = _read_file(path, request["max_bytes"])
-            encoded = encode_image(raw, request["max_pixels"], request["returned_pixels"])
-        except NotAnImage:
-            continue
-        except Refused as error:
-            item["refused"] = str(error)
-            continue
-        item.update(
-            blob=len(blobs),
-            width=encoded.width,
-            height=encoded.height,
-            repairs=list(encoded.repairs),
-        )
-        blobs.append(encoded.data)
-    return pack({"images": images}, blobs)
+class _Encoder:
+    """Answers the worker's questions about the files of one session."""
+
+    def __init__(self, config: SessionConfig) -> None:
+        self._config = config
+        self._view = FileView(config.folders.writable)
+
+    def answer(self, request: dict[str, Any]) -> bytes | None:
+        """Return the bytes to send back, None where nothing is to be sent."""
+        operation = request["op"]
+        if operation == "keep":
+            self._view.keep()
+            return None
+        if operation == "rebase":
+            self._view.rebase()
+            return pack({})
+        return self._collect(request)
+
+    def _collect(self, request: dict[str, Any]) -> bytes:
+        settings = self._config.settings
+        changed = self._view.changed()[: 4 * settings.images + 64]
+        inputs = [ImageInfo(*item) for item in request["inputs"]]
+        hints = Hints([(place, path) for place, path in request["events"]], request["aliases"])
+        found = find_paths(request["text"], hints, changed, inputs, self._config)
+        images: list[dict[str, Any]] = []
+        blobs: list[bytes] = []
+        for path in found.paths:
+            item: dict[str, Any] = {}
+            images.append(item)
+            if len(blobs) >= settings.images:
+                item["refused"] = f"a block can return {settings.images} images"
+                continue
+            try:
+                raw = _read_file(path, settings.image_mb * _MIB)
+                encoded = encode_image(
+                    raw, settings.image_megapixels * 1e6, settings.returned_megapixels * 1e6
+                )
+            except NotAnImage:
+                continue
+            except Refused as error:
+                item["refused"] = str(error)
+                continue
+            item["blob"] = len(blobs)
+            item["width"], item["height"] = encoded.width, encoded.height
+            item["repairs"] = list(encoded.repairs)
+            blobs.append(encoded.data)
+        return pack({"places": found.places, "repairs": found.repairs, "images": images}, blobs)
+
+
+def _keep_memory() -> None:
+    """Reuse the memory of one image for the next: fresh pages cost more than decoding a crop."""
+    from PIL import Image
+
+    core: Any = Image.core
+    core.set_blocks_max(_KEPT_BLOCKS)
+    linux.keep_heap(_KEPT_HEAP_BYTES)
 
 
 def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes: int) -> NoReturn:
@@ -173,12 +211,16 @@ def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
         confine_encoder(config, library_bytes)
+        _keep_memory()
+        encoder = _Encoder(config)
         reader = FrameReader()
         while True:
             data = connection.recv(1 << 16)
             if not data:
                 break
             for frame in reader.feed(data):
-                connection.sendall(_answer(frame.header))
+                answer = encoder.answer(frame.header)
+                if answer is not None:
+                    connection.sendall(answer)
     finally:
         os._exit(0)

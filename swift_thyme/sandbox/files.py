@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from swift_thyme.sandbox.rootfs import copy_descriptor
 
-__all__ = ["FileKeeper"]
+__all__ = ["FileKeeper", "FileView"]
 
 _MAX_DEPTH = 24
 _MAX_ENTRIES = 8192
@@ -86,21 +86,17 @@ def _remove_tree(path: str) -> None:
         os.rmdir(folder)
 
 
-class FileKeeper:
-    """Copies and restores the private folders of one session.
+class FileView:
+    """What is new in the private folders of one session.
 
     Args:
         folders: The folders, as this process sees them.
-        store: Folder for the copies that the code of the model cannot reach; a
-            `/proc/self/fd/N` path or a plain one.
     """
 
-    def __init__(self, folders: tuple[str, ...], store: str) -> None:
+    def __init__(self, folders: tuple[str, ...]) -> None:
         self._folders = folders
-        self._store = store
         self._entries: dict[str, _Entry] = {}
-        self._copies: dict[str, str] = {}
-        self._serial = 0
+        self._seen: dict[str, _Entry] = {}
 
     def _current(self) -> dict[str, _Entry]:
         found: dict[str, _Entry] = {}
@@ -112,14 +108,39 @@ class FileKeeper:
         return found
 
     def changed(self) -> list[str]:
-        """Return the regular files that are new or changed since the last commit, oldest first."""
+        """Return the regular files that are new or changed since the base, oldest first."""
+        self._seen = self._current()
         found = [
             (entry.modified_ns, path)
-            for path, entry in self._current().items()
+            for path, entry in self._seen.items()
             if stat.S_ISREG(entry.mode)
             and not (path in self._entries and self._entries[path].same(entry))
         ]
         return [path for _, path in sorted(found)]
+
+    def keep(self) -> None:
+        """Make what `changed` saw last the base."""
+        self._entries = self._seen
+
+    def rebase(self) -> None:
+        """Make the present files the base."""
+        self._entries = self._seen = self._current()
+
+
+class FileKeeper(FileView):
+    """Copies and restores the private folders of one session.
+
+    Args:
+        folders: The folders, as this process sees them.
+        store: Folder for the copies that the code of the model cannot reach; a
+            `/proc/self/fd/N` path or a plain one.
+    """
+
+    def __init__(self, folders: tuple[str, ...], store: str) -> None:
+        super().__init__(folders)
+        self._store = store
+        self._copies: dict[str, str] = {}
+        self._serial = 0
 
     def commit(self) -> None:
         """Make the present files the ones that `restore` goes back to."""

@@ -13,7 +13,19 @@ from swift_thyme.sandbox.repair import REPAIR_NAMES
 from swift_thyme.sandbox.result import ExecutionStatus
 from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER
 
-__all__ = ["CappedOutput", "FoundImages", "assemble", "find_paths", "tidy_error"]
+__all__ = [
+    "MAX_EVENTS",
+    "CappedOutput",
+    "FoundImages",
+    "Hints",
+    "assemble",
+    "find_paths",
+    "hints_from",
+    "tidy_error",
+]
+
+MAX_EVENTS = 200
+"""Saved files, and renamed ones, that a report can name."""
 
 _SUFFIX = r"\.(?:png|jpe?g|bmp|webp|gif|tiff?|ppm)"
 _WORD = re.compile(r"[^\s'\"`<>|()\[\]{},;=]+")
@@ -96,10 +108,31 @@ def tidy_error(text: str, config: SessionConfig) -> str:
     return text
 
 
+class Hints(NamedTuple):
+    """What a block's process said about its images; untrusted, so these are hints only."""
+
+    events: list[tuple[int, str]]
+    """(place in the text, path) of each image that was saved or shown."""
+    aliases: dict[str, str]
+    """Path that the code names -> path at which the file was saved."""
+
+
+def hints_from(report: dict[str, Any], output: CappedOutput) -> Hints:
+    """Read the hints of a report, with byte offsets of the output made places in the text."""
+    events = []
+    said = report.get("events")
+    for event in said[:MAX_EVENTS] if isinstance(said, list) else ():
+        if not (isinstance(event, list) and len(event) == 2):
+            continue
+        offset, path = event
+        if isinstance(offset, int) and isinstance(path, str):
+            events.append((output.text_offset(max(0, offset)), path))
+    return Hints(events, _strings(report.get("aliases")))
+
+
 def find_paths(
     text: str,
-    output: CappedOutput,
-    report: dict[str, Any],
+    hints: Hints,
     changed: list[str],
     images: list[ImageInfo],
     config: SessionConfig,
@@ -108,9 +141,8 @@ def find_paths(
 
     Args:
         text: Its printed text.
-        output: The same with byte offsets.
-        report: What its process said; untrusted, used as hints only.
-        changed: Files that it made or changed, as the keeper found them.
+        hints: What its process said about them.
+        changed: Files that it made or changed, oldest first.
         images: The input images, which count only when their path is printed alone on a line.
         config: The session's surroundings.
     """
@@ -120,7 +152,7 @@ def find_paths(
     by_name: dict[str, str] = {}
     for path in shown:
         by_name.setdefault(os.path.basename(path), path)
-    aliases = _strings(report.get("aliases"))
+    aliases = hints.aliases
     places: list[tuple[int, int, str]] = []
     repairs: list[str] = []
     seen: set[str] = set()
@@ -147,13 +179,10 @@ def find_paths(
                     seen.add(path)
                     places.append((end, end, path))
         start = end
-    for event in report.get("events") or []:
-        if not (isinstance(event, list) and len(event) == 2):
-            continue
-        offset, path = event
-        if isinstance(offset, int) and isinstance(path, str) and path in shown and path not in seen:
+    for place, path in hints.events:
+        if path in shown and path not in seen:
             seen.add(path)
-            place = output.text_offset(max(0, offset))
+            place = min(place, len(text))
             places.append((place, place, path))
     for path in shown:
         if path not in seen and _IMAGE_NAME.match(path):

@@ -165,30 +165,72 @@ def repair_code(code: str, images: Sequence[ImageInfo], names: dict[str, Any]) -
         SyntaxError: It does not parse, whatever is tried.
         ValueError: It holds a null byte.
     """
-    source, repairs = _repair_text(code)
-    tree = ast.parse(source)
-    _repair_image_paths(tree, images, repairs)
-    _repair_names(tree, names, repairs)
-    _CropRepair(KnownValues(images, names), repairs).repair(tree)
-    ast.fix_missing_locations(tree)
-    assigns = any(
-        isinstance(node, ast.Name)
-        and node.id == "processed_path"
-        and isinstance(node.ctx, ast.Store)
-        for node in ast.walk(tree)
+    source, tree, repairs = _repair_text(code)
+    nodes = _Nodes(tree)
+    _repair_image_paths(nodes, images, repairs)
+    _repair_names(tree, nodes, names, repairs)
+    if _can_crop(nodes):
+        _CropRepair(KnownValues(images, names), repairs).repair(tree)
+    if repairs:
+        ast.fix_missing_locations(tree)
+    return RepairedCode(
+        tree, source, list(dict.fromkeys(repairs)), "processed_path" in nodes.stored
     )
-    return RepairedCode(tree, source, list(dict.fromkeys(repairs)), assigns)
+
+
+class _Nodes:
+    """The nodes of a program that repairs look at, found in one pass."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.loads: list[ast.Name] = []
+        self.stored: set[str] = set()
+        """Names that are assigned to or deleted."""
+        self.bound: set[str] = set()
+        """Names that the program binds in any other way."""
+        self.assignments: list[ast.Assign] = []
+        self.imports: list[ast.Import | ast.ImportFrom] = []
+        self.attributes: set[str] = set()
+        self.has_index_pair = False
+        for node in ast.walk(tree):
+            kind = type(node)
+            if kind is ast.Name:
+                assert isinstance(node, ast.Name)
+                if type(node.ctx) is ast.Load:
+                    self.loads.append(node)
+                else:
+                    self.stored.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                self.attributes.add(node.attr)
+            elif isinstance(node, ast.Subscript):
+                self.has_index_pair = self.has_index_pair or isinstance(node.slice, ast.Tuple)
+            elif isinstance(node, ast.Assign):
+                self.assignments.append(node)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imports.append(node)
+                self.bound.update((a.asname or a.name).split(".")[0] for a in node.names)
+                if any(alias.name == "*" for alias in node.names):
+                    self.bound.update(_IMPORTS, _CV2_ALIASES)  # unknown: leave every name alone
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                self.bound.add(node.name)
+            elif isinstance(node, ast.arg):
+                self.bound.add(node.arg)
+            elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+                self.bound.add(node.name)
+
+
+def _can_crop(nodes: _Nodes) -> bool:
+    """Tell whether the program holds anything that `_CropRepair` could change."""
+    return nodes.has_index_pair or "crop" in nodes.attributes
 
 
 # -- text ------------------------------------------------------------------------------------------
 
 
-def _parses(code: str) -> bool:
+def _parse(code: str) -> ast.Module | None:
     try:
-        ast.parse(code)
+        return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None
 
 
 def _strip_code_tags(code: str) -> str:
@@ -218,34 +260,42 @@ _TEXT_REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
 )
 
 
-def _repair_text(code: str) -> tuple[str, list[str]]:
-    """Return a text that parses with the names of what was done; the original where none does."""
-    if _parses(code):
-        return code, []
+def _repair_text(code: str) -> tuple[str, ast.Module, list[str]]:
+    """Return a text that parses, its tree, and the names of what was done to it.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: Nothing makes it parse; the error is
+            that of the program as it was written.
+    """
+    tree = _parse(code)
+    if tree is not None:
+        return code, tree, []
     for name, change in _TEXT_REPAIRS:
         changed = change(code)
-        if changed != code and _parses(changed):
-            return changed, [name]
+        tree = _parse(changed) if changed != code else None
+        if tree is not None:
+            return changed, tree, [name]
     text = code
     applied: list[str] = []
     for name, change in _TEXT_REPAIRS:
         changed = change(text)
         if changed != text:
             text, applied = changed, [*applied, name]
-            if _parses(text):
-                return text, applied
-    return code, []
+            tree = _parse(text)
+            if tree is not None:
+                return text, tree, applied
+    return code, ast.parse(code), []
 
 
 # -- paths and names -------------------------------------------------------------------------------
 
 
-def _repair_image_paths(tree: ast.Module, images: Sequence[ImageInfo], repairs: list[str]) -> None:
+def _repair_image_paths(nodes: _Nodes, images: Sequence[ImageInfo], repairs: list[str]) -> None:
     """Point `image_path = "<a file that does not exist>"` to the input image."""
     if not images:
         return
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+    for node in nodes.assignments:
+        if not isinstance(node.value, ast.Constant):
             continue
         path = node.value.value
         targets = [t.id for t in node.targets if isinstance(t, ast.Name)]
@@ -261,54 +311,32 @@ def _repair_image_paths(tree: ast.Module, images: Sequence[ImageInfo], repairs: 
             repairs.append("image_path")
 
 
-def _bound_names(tree: ast.Module) -> set[str]:
-    """Return every name that the program binds anywhere."""
-    bound: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            bound.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            bound.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
-            if any(alias.name == "*" for alias in node.names):
-                bound.update(_IMPORTS, _CV2_ALIASES)  # unknown: leave every name alone
-        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
-            bound.add(node.name)
-    return bound
-
-
-def _repair_names(tree: ast.Module, names: dict[str, Any], repairs: list[str]) -> None:
+def _repair_names(
+    tree: ast.Module, nodes: _Nodes, names: dict[str, Any], repairs: list[str]
+) -> None:
     """Rename aliases of cv2 and import what was forgotten; only names that nothing binds."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name in _CV2_ALIASES:
-                    alias.asname = alias.asname or alias.name
-                    alias.name = "cv2"
-                    repairs.append("cv2_alias")
-    bound = _bound_names(tree)
+    for node in nodes.imports:
+        for alias in node.names if isinstance(node, ast.Import) else ():
+            if alias.name in _CV2_ALIASES:
+                alias.asname = alias.asname or alias.name
+                alias.name = "cv2"
+                repairs.append("cv2_alias")
     missing: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
+    for name in nodes.loads:
+        bound = name.id in nodes.stored or name.id in nodes.bound
+        if bound or name.id in names or hasattr(builtins, name.id):
             continue
-        if node.id in bound or node.id in names or hasattr(builtins, node.id):
-            continue
-        if node.id in _CV2_ALIASES:
-            node.id = "cv2"
+        if name.id in _CV2_ALIASES:
+            name.id = "cv2"
             repairs.append("cv2_alias")
-        elif node.id in _IMPORTS:
-            missing[node.id] = _IMPORTS[node.id]
+        elif name.id in _IMPORTS:
+            missing[name.id] = _IMPORTS[name.id]
     if missing:
         repairs.append("missing_import")
         imports = ast.parse("\n".join(missing.values())).body
         # All on the first line, so that the lines of the program keep their numbers.
-        for node in imports:
-            node.lineno = node.end_lineno = 1
+        for statement in imports:
+            statement.lineno = statement.end_lineno = 1
         start = 1 if _has_docstring_or_future(tree) else 0
         tree.body[start:start] = imports
 

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
 from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
+from swift_thyme.sandbox.output import MAX_EVENTS
 
 __all__ = ["BLOCK_NAME", "MAX_REPORT_BYTES", "runner_main"]
 
@@ -34,7 +35,6 @@ MAX_REPORT_BYTES = 96 * 1024
 MAX_REQUEST_BYTES = 192 * 1024
 BLOCK_NAME = "<block {}>"
 _MAX_ERROR_CHARS = 2000
-_MAX_EVENTS = 200
 
 
 class _CountedOutput(io.RawIOBase):
@@ -104,7 +104,7 @@ class _Runner:
 
     def serve(self) -> None:
         sys.modules["__main__"] = self._module
-        self._send({"ready": self._block})
+        self._get_ready()
         while True:
             message = self._receive()
             if message["op"] == "run":
@@ -112,7 +112,13 @@ class _Runner:
                 self._send(report)
             elif message["op"] == "commit":
                 self._hand_over()
-                self._send({"ready": self._block})
+                self._get_ready()
+
+    def _get_ready(self) -> None:
+        """Do what the next block needs done, while nobody waits for it."""
+        self._confine_block()
+        _rehearse()
+        self._send({"ready": self._block})
 
     def _receive(self) -> dict[str, Any]:
         data = self._connection.recv(MAX_REQUEST_BYTES + 1024)
@@ -163,7 +169,6 @@ class _Runner:
 
     def _run(self, message: dict[str, Any]) -> dict[str, Any]:
         images = self._prepare(message)
-        self._confine_block()
         name = BLOCK_NAME.format(self._block)
         stdout = self._stdout
         self._raw.count = 0
@@ -198,9 +203,33 @@ class _Runner:
             "done": self._block,
             "error": error,
             "repairs": list(dict.fromkeys(recorder.repairs))[:100],
-            "events": recorder.events[:_MAX_EVENTS],
-            "aliases": dict(list(recorder.aliases.items())[:_MAX_EVENTS]),
+            "events": recorder.events[:MAX_EVENTS],
+            "aliases": dict(list(recorder.aliases.items())[:MAX_EVENTS]),
         }
+
+
+def _rehearse() -> None:
+    """Take the page faults of a fork now instead of in the next block.
+
+    A fork shares its memory with its parent until it writes to it, and the interpreter writes to
+    almost everything that it uses: parsing and running a few lines copies those pages.
+    """
+    with contextlib.suppress(Exception):  # the code may have broken any module: no rehearsal then
+        fixed = repair.repair_code(_REHEARSAL, (), {})
+        exec(compile(fixed.tree, "<rehearsal>", "exec", dont_inherit=True), {})
+
+
+_REHEARSAL = """
+import json, os, uuid
+import cv2, numpy as np
+from PIL import Image
+image = np.zeros((32, 32, 3), np.uint8)
+x1, y1, x2, y2 = 4, 4, 28, 28
+crop = cv2.resize(image[y1:y2, x1:x2], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+crop = cv2.imdecode(cv2.imencode(".jpg", crop)[1], cv2.IMREAD_COLOR)
+size = Image.fromarray(crop).size
+json.dumps({"path": os.path.join("a", f"{str(uuid.uuid4())[:8]}_{size[0]}.jpg")})
+"""
 
 
 def _fork() -> int:

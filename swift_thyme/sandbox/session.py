@@ -21,7 +21,15 @@ from swift_thyme.sandbox.channel import Channel, Closed
 from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.keeper import KeeperPipes, keeper_main
 from swift_thyme.sandbox.layers import NAMESPACE_FLAGS, write_maps
-from swift_thyme.sandbox.output import CappedOutput, assemble, find_paths, tidy_error
+from swift_thyme.sandbox.output import (
+    CappedOutput,
+    FoundImages,
+    Hints,
+    assemble,
+    find_paths,
+    hints_from,
+    tidy_error,
+)
 from swift_thyme.sandbox.processes import (
     descendants,
     kill_quietly,
@@ -32,7 +40,7 @@ from swift_thyme.sandbox.processes import (
 )
 from swift_thyme.sandbox.result import ExecutionStatus
 from swift_thyme.sandbox.runner import MAX_REQUEST_BYTES
-from swift_thyme.sandbox.wire import FrameReader, WireError, pack
+from swift_thyme.sandbox.wire import Frame, FrameReader, WireError, pack
 
 __all__ = ["BlockReply", "Session", "SessionLost"]
 
@@ -85,6 +93,7 @@ class Session:
         self._runner = 0
         self._checkpoint = 0
         self._encoder_pid = 0
+        self._encoder_is_new = False
         self._images: list[ImageInfo] = []
         # Held from the start of a block until its state is committed or undone: the next block
         # may be asked for as soon as the result is out, which is before that.
@@ -245,6 +254,11 @@ class Session:
         previous, self._checkpoint = self._checkpoint, committed
         kill_quietly(previous)
         await self._ask_ok({"op": "commit"})
+        if self._encoder_is_new:
+            await self._rebase_encoder()
+        else:
+            with contextlib.suppress(OSError):  # a broken one is found when it is asked
+                self._encoder.send(pack({"op": "keep"}))
 
     async def _roll_back(self) -> None:
         """Kill what is left of a block and go back to the state from before it."""
@@ -254,6 +268,7 @@ class Session:
             raise SessionLost("the code's processes could not be stopped")
         self._drain()
         await self._ask_ok({"op": "restore"})
+        await self._rebase_encoder()
         if self._checkpoint:
             kill_quietly(self._checkpoint, signal.SIGCONT)
             await self._await_ready()
@@ -440,53 +455,73 @@ class Session:
 
     async def _collect(self, ending: _Ending, output: CappedOutput) -> tuple[BlockReply, bool]:
         """Make the reply: text, images in order, and whether the block is to be undone."""
-        settings = self._config.settings
-        answer = await self._ask_ok({"op": "changed", "limit": 4 * settings.images + 64})
         text = tidy_error(output.text(), self._config)
-        found = find_paths(text, output, ending.report, answer["paths"], self._images, self._config)
-        images: list[dict[str, Any]] = []
-        blobs: list[bytes] = []
-        if found.paths:
-            header, blobs = await self._encode(found.paths)
-            images = header["images"]
+        hints = hints_from(ending.report, output)
+        try:
+            found, images, blobs = await self._look_and_encode(text, hints)
+        except (WireError, OSError, asyncio.TimeoutError):
+            # A broken encoder costs the images, not the session.
+            await self._replace_encoder()
+            settings = self._config.settings
+            answer = await self._ask_ok({"op": "changed", "limit": 4 * settings.images + 64})
+            found = find_paths(text, hints, answer["paths"], self._images, self._config)
+            images = [{"refused": "it cannot be decoded"} for _ in found.places]
+            blobs = []
         error = None if ending.error is None else tidy_error(ending.error, self._config)
         assembled = assemble(text, found, images, ending.report, ending.status, error)
         failed = assembled["status"] != ExecutionStatus.OK.value
         assembled["stdout"] = text
         return BlockReply(assembled, blobs), failed
 
-    async def _encode(self, paths: list[str]) -> tuple[dict[str, Any], list[bytes]]:
-        """Let the encoder read these files; a broken encoder costs the images, not the session."""
-        settings = self._config.settings
+    async def _look_and_encode(
+        self, text: str, hints: Hints
+    ) -> tuple[FoundImages, list[dict[str, Any]], list[bytes]]:
+        """Let the encoder find and read the images of the block."""
         request = {
-            "paths": paths,
-            "max_images": settings.images,
-            "max_bytes": settings.image_mb * MIB,
-            "max_pixels": settings.image_megapixels * 1e6,
-            "returned_pixels": settings.returned_megapixels * 1e6,
+            "op": "collect",
+            "text": text,
+            "events": hints.events,
+            "aliases": hints.aliases,
+            "inputs": self._images,
         }
+        header, blobs = await self._ask_encoder(request)
+        return (*_checked_images(header, len(text), len(blobs)), blobs)
+
+    async def _ask_encoder(self, request: dict[str, Any]) -> Frame:
+        """Send the encoder a request and return its answer.
+
+        Raises:
+            WireError, OSError, asyncio.TimeoutError: It is broken.
+        """
+        settings = self._config.settings
         kill_quietly(self._encoder_pid, signal.SIGCONT)
         loop = asyncio.get_running_loop()
         reader = FrameReader(max_blob=(settings.images + 1) * settings.image_mb * MIB)
-        try:
-            await asyncio.wait_for(
-                loop.sock_sendall(self._encoder, pack(request)), _ENCODE_TIMEOUT_S
+        deadline = loop.time() + _ENCODE_TIMEOUT_S
+        await asyncio.wait_for(loop.sock_sendall(self._encoder, pack(request)), _ENCODE_TIMEOUT_S)
+        while True:
+            data = await asyncio.wait_for(
+                loop.sock_recv(self._encoder, 1 << 20), deadline - loop.time()
             )
-            deadline = loop.time() + _ENCODE_TIMEOUT_S
-            while True:
-                data = await asyncio.wait_for(
-                    loop.sock_recv(self._encoder, 1 << 20), deadline - loop.time()
-                )
-                if not data:
-                    raise WireError("the encoder is gone")
-                for frame in reader.feed(data):
-                    return frame.header, frame.blobs
-        except (WireError, OSError, asyncio.TimeoutError):
-            await self._replace_encoder()
-            refused = [{"path": path, "refused": "it cannot be decoded"} for path in paths]
-            return {"images": refused}, []
+            if not data:
+                raise WireError("the encoder is gone")
+            for frame in reader.feed(data):
+                return frame
+
+    async def _rebase_encoder(self) -> None:
+        """Make the present files the ones against which the encoder finds new ones."""
+        for _ in range(2):
+            try:
+                await self._ask_encoder({"op": "rebase"})
+            except (WireError, OSError, asyncio.TimeoutError):
+                await self._replace_encoder()
+            else:
+                self._encoder_is_new = False
+                return
+        raise SessionLost("the session's encoder does not start")
 
     async def _replace_encoder(self) -> None:
+        self._encoder_is_new = True
         kill_quietly(self._encoder_pid)
         with contextlib.suppress(BlockingIOError):
             while self._encoder.recv(1 << 16):
@@ -498,6 +533,36 @@ class Session:
     def _new_child(self, known: set[int]) -> int:
         """Return the keeper's child that is not among the known processes."""
         return next((pid for pid in descendants(self._keeper) if pid not in known), 0)
+
+
+def _checked_images(
+    header: dict[str, Any], text_length: int, n_blobs: int
+) -> tuple[FoundImages, list[dict[str, Any]]]:
+    """Return what an encoder says it found.
+
+    Raises:
+        WireError: It says something that it cannot have found: a decoder was broken into.
+    """
+    try:
+        places = [(int(start), int(end), str(path)) for start, end, path in header["places"]]
+        repairs = [str(name) for name in header["repairs"]]
+        images = []
+        for item in header["images"]:
+            image: dict[str, Any] = {}
+            if "blob" in item:
+                image["blob"], image["width"] = int(item["blob"]), int(item["width"])
+                image["height"] = int(item["height"])
+                image["repairs"] = [str(name) for name in item["repairs"]]
+            elif "refused" in item:
+                image["refused"] = str(item["refused"])
+            images.append(image)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"nonsense from the encoder: {error!r}") from error
+    in_text = all(0 <= start <= end <= text_length for start, end, _ in places)
+    known = all(0 <= image.get("blob", 0) < max(1, n_blobs) for image in images)
+    if not (in_text and known and len(places) == len(images)):
+        raise WireError("the encoder's answer does not fit the block")
+    return FoundImages([path for _, _, path in places], places, repairs), images
 
 
 def _prefer_for_oom(pid: int) -> None:

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -174,31 +175,29 @@ class _Worker:
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal's, meant for others
-        reading = asyncio.ensure_future(self._read())
-        stopping = asyncio.ensure_future(stop.wait())
+        reader = FrameReader()
+        loop.add_reader(self._connection.fileno(), lambda: self._read(reader, stop))
         self._fill_spares()
-        await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for task in (reading, stopping, *self._tasks):
+        await stop.wait()
+        loop.remove_reader(self._connection.fileno())
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(reading, stopping, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for session in (*self._sessions.values(), *self._spares):
             session.close()
 
-    async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader = FrameReader()
-        while True:
-            try:
-                data = await loop.sock_recv(self._connection, 1 << 18)
-            except OSError:
-                return
+    def _read(self, reader: FrameReader, stop: asyncio.Event) -> None:
+        """Take what the pool sent; without a pool there is nothing left to do."""
+        try:
+            data = self._connection.recv(1 << 18)
             if not data:
-                return
-            try:
-                for frame in reader.feed(data):
-                    self._spawn(self._handle(frame))
-            except WireError:
-                return
+                stop.set()
+            for frame in reader.feed(data):
+                self._spawn(self._handle(frame))
+        except BlockingIOError:
+            return
+        except (OSError, WireError):
+            stop.set()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -224,9 +223,12 @@ class _Worker:
                 await self._run(request)
             elif request["op"] == "close":
                 await self._close(request)
-        except (SessionLost, OSError, ValueError, KeyError) as error:
-            kind = "value" if isinstance(error, ValueError) else "lost"
-            await self._send({"id": request["id"], "failure": str(error), "kind": kind})
+        except ValueError as error:
+            await self._send({"id": request["id"], "failure": str(error), "kind": "value"})
+        except Exception as error:  # noqa: BLE001 - whoever asked must get an answer
+            if not isinstance(error, (SessionLost, OSError)):
+                traceback.print_exc()  # a mistake of ours; the pool shows what a worker said
+            await self._send({"id": request["id"], "failure": _text(error), "kind": "lost"})
 
     async def _open(self, request: dict[str, Any], blobs: list[bytes]) -> None:
         session = self._spares.pop() if self._spares else None
@@ -266,11 +268,13 @@ class _Worker:
                     session.is_running = False
                 await self._send({"id": request["id"], "result": reply.header}, reply.blobs)
                 await session.finish()
-        except SessionLost as error:
+        except Exception as error:  # noqa: BLE001 - one session must not take the others along
+            if not isinstance(error, SessionLost):
+                traceback.print_exc()
             self._sessions.pop(key, None)
             session.close()
             # Before the `idle` that ends the request for the pool.
-            await self._send({"id": request["id"], "failure": str(error), "kind": "lost"})
+            await self._send({"id": request["id"], "failure": _text(error), "kind": "lost"})
         finally:
             await self._send({"id": request["id"], "idle": True})
 
@@ -321,6 +325,10 @@ class _Worker:
             session.remove_folder()
             raise
         return session
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _host_temporary() -> str:
