@@ -198,8 +198,7 @@ def _keep_memory() -> None:
     """Reuse the memory of one image for the next: fresh pages cost more than decoding a crop."""
     from PIL import Image
 
-    core: Any = Image.core
-    core.set_blocks_max(_KEPT_BLOCKS)
+    Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]  # not in the stubs
     linux.keep_heap(_KEPT_HEAP_BYTES)
 
 

@@ -1,8 +1,9 @@
 """The pool: what a trainer, a server or an evaluation uses to run code.
 
-One background thread owns all sockets and worker processes. Callers, from any thread and any
-event loop, hand requests to it and wait on plain futures, so nothing here belongs to a loop and
-a loop may end at any time. Workers are started by exec, one per slot, and at most as many blocks
+One background thread starts the worker processes and reads what they send. Callers, from any
+thread and any event loop, hand requests to it and wait on plain futures, so nothing here belongs
+to a loop and a loop may end at any time; a block is sent to its worker by the caller itself, which
+saves waking the thread up. Workers are started by exec, one per slot, and at most as many blocks
 run at once as there are workers; who waits for a slot does not use up its time limit.
 """
 
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
 _REPLY_GRACE_S = 90.0
 """Seconds over its limit after which a block's worker is taken for broken and replaced."""
+_DEADLINE_CHECK_S = 2.0
 _MAX_START_FAILURES = 3
 _logged_layers: set[tuple[str, ...]] = set()
 
@@ -78,6 +80,7 @@ class _Worker:
     waiting: dict[int, _Request] = field(default_factory=dict)
     early: list[_Request] = field(default_factory=list)
     sessions: int = 0
+    events: int = selectors.EVENT_READ
     dead: bool = False
 
 
@@ -188,7 +191,6 @@ class SandboxSession:
         self._opening: Future[None] = Future()
         self._closing: Future[None] | None = None
         self._turn = threading.Lock()
-        self._last: Future[Any] | None = None
         engine.call(lambda: engine.open(self, list(images)))
 
     async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
@@ -246,7 +248,7 @@ class SandboxSession:
         if self._closing is not None:
             raise SandboxUnavailableError("the session is closed")
         result: Future[ExecutionResult] = Future()
-        self._engine.call(lambda: self._engine.run(self, code, limit_s, result))
+        self._engine.call_here(lambda: self._engine.run(self, code, limit_s, result))
         return result
 
     def _finish(self) -> Future[None]:
@@ -276,13 +278,14 @@ class _Engine:
         self._workers: dict[int, _Worker] = {}
         self._free_slots = settings.workers
         self._queue: deque[tuple[_Worker, _Request]] = deque()
-        self._busy: dict[int, deque[Callable[[], None]]] = {}
         self._identifiers = itertools.count(1)
         self._failures = 0
         self._last_failure = ""
         self._starting: list[Future[None]] = []
         self._stopping = False
         self._lock = threading.Lock()
+        # Held by whoever touches workers and requests; the thread lets go of it to wait.
+        self._state = threading.RLock()
         self._thread = threading.Thread(target=self._serve, name="swift-thyme-sandbox", daemon=True)
         self._thread.start()
         reference = weakref.ref(self)
@@ -317,6 +320,22 @@ class _Engine:
             raise SandboxUnavailableError("the sandbox pool is closed")
         or_else.set_result(None)
 
+    def call_here(self, work: Callable[[], None]) -> None:
+        """Do something in the calling thread, after what was asked for before.
+
+        Args:
+            work: What to do; it must not block and must not start a process.
+
+        Raises:
+            SandboxUnavailableError: The engine is closed.
+        """
+        if not self._stopping and self.owner == os.getpid():
+            with self._state:
+                if not self._calls and not self._stopping:
+                    work()
+                    return
+        self.call(work)
+
     def start_all(self) -> Future[None]:
         """Start all workers; the future is done when they are ready."""
         done: Future[None] = Future()
@@ -340,22 +359,26 @@ class _Engine:
     def _serve(self) -> None:
         try:
             while not self._stopping:
-                for key, events in self._selector.select(self._next_deadline()):
-                    if key.data is None:
-                        with contextlib.suppress(BlockingIOError):
-                            self._wake_read.recv(4096)
-                    else:
-                        self._on_worker(key.data, events)
-                while self._calls:
-                    self._calls.popleft()()
-                self._check_deadlines()
+                # Requests that callers sent meanwhile have deadlines that it does not wake up for.
+                ready = self._selector.select(_DEADLINE_CHECK_S if self._workers else None)
+                with self._state:
+                    for key, events in ready:
+                        if key.data is None:
+                            with contextlib.suppress(BlockingIOError):
+                                self._wake_read.recv(4096)
+                        else:
+                            self._on_worker(key.data, events)
+                    while self._calls:
+                        self._calls.popleft()()
+                    self._check_deadlines()
         except Exception:
             logger.exception("the sandbox thread failed")
             raise
         finally:
             with self._lock:
                 self._stopping = True
-            self._end()
+            with self._state:
+                self._end()
 
     def _end(self) -> None:
         for worker in list(self._workers.values()):
@@ -368,17 +391,6 @@ class _Engine:
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
-
-    def _next_deadline(self) -> float | None:
-        deadlines = [
-            request.deadline
-            for worker in self._workers.values()
-            for request in worker.waiting.values()
-        ]
-        deadlines += [w.started + _START_TIMEOUT_S for w in self._workers.values() if not w.ready]
-        if not deadlines:
-            return None
-        return max(0.0, min(deadlines) - time.monotonic())
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -570,10 +582,16 @@ class _Engine:
         except BlockingIOError:
             pass  # the selector says when to go on
         except OSError as error:
-            self._lose(worker, str(error))
+            # Ending a worker takes time, which only the thread has.
+            reason = str(error)
+            worker.outgoing.clear()
+            with contextlib.suppress(SandboxUnavailableError):
+                self.call(lambda: self._lose(worker, reason))
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
-        self._selector.modify(worker.connection, events, worker)
+        if events != worker.events:
+            worker.events = events
+            self._selector.modify(worker.connection, events, worker)
 
     def _send(self, worker: _Worker, request: _Request) -> None:
         if worker.dead or self._stopping:
@@ -631,7 +649,7 @@ class _Engine:
     def run(
         self, session: SandboxSession, code: str, limit_s: float, result: Future[ExecutionResult]
     ) -> None:
-        """Run a block after the session's earlier ones; in the background thread."""
+        """Send a block to its worker, which runs the session's earlier ones first."""
         assert session._worker is not None
         answered: Future[Frame] = Future()
         header = {"op": "run", "session": session._key, "code": code, "timeout_s": limit_s}

@@ -493,20 +493,47 @@ class Session:
         Raises:
             WireError, OSError, asyncio.TimeoutError: It is broken.
         """
-        settings = self._config.settings
         kill_quietly(self._encoder_pid, signal.SIGCONT)
         loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Frame] = loop.create_future()
+        settings = self._config.settings
         reader = FrameReader(max_blob=(settings.images + 1) * settings.image_mb * MIB)
-        deadline = loop.time() + _ENCODE_TIMEOUT_S
-        await asyncio.wait_for(loop.sock_sendall(self._encoder, pack(request)), _ENCODE_TIMEOUT_S)
-        while True:
-            data = await asyncio.wait_for(
-                loop.sock_recv(self._encoder, 1 << 20), deadline - loop.time()
-            )
-            if not data:
-                raise WireError("the encoder is gone")
-            for frame in reader.feed(data):
-                return frame
+
+        def fail(error: Exception) -> None:
+            if not answered.done():
+                answered.set_exception(error)
+
+        def read() -> None:
+            try:
+                data = self._encoder.recv(1 << 20)
+                if not data:
+                    raise WireError("the encoder is gone")
+                for frame in reader.feed(data):
+                    if not answered.done():
+                        answered.set_result(frame)
+            except BlockingIOError:
+                return
+            except (WireError, OSError) as error:
+                fail(error)
+
+        timer = loop.call_later(_ENCODE_TIMEOUT_S, fail, asyncio.TimeoutError())
+        loop.add_reader(self._encoder.fileno(), read)
+        try:
+            await self._send_to_encoder(pack(request))
+            return await answered
+        finally:
+            timer.cancel()
+            if not self._closed:
+                loop.remove_reader(self._encoder.fileno())
+
+    async def _send_to_encoder(self, data: bytes) -> None:
+        try:
+            data = data[self._encoder.send(data) :]
+        except BlockingIOError:
+            pass
+        if data:
+            sending = asyncio.get_running_loop().sock_sendall(self._encoder, data)
+            await asyncio.wait_for(sending, _ENCODE_TIMEOUT_S)
 
     async def _rebase_encoder(self) -> None:
         """Make the present files the ones against which the encoder finds new ones."""
