@@ -114,10 +114,14 @@ class KnownValues:
                     if isinstance(inner, ast.Name) and not isinstance(self.value(inner), Picture):
                         self._local[inner.id] = UNKNOWN
                 elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                    for alias in node.names:
-                        self._local.pop((alias.asname or alias.name).split(".")[0], None)
+                    self.imported(node)
                 elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                     self._local[node.name] = UNKNOWN
+
+    def imported(self, statement: ast.Import | ast.ImportFrom) -> None:
+        """Forget what a name stood for that an import binds."""
+        for alias in statement.names:
+            self._local.pop((alias.asname or alias.name).split(".")[0], None)
 
     # -- expressions ---------------------------------------------------------------------------
 

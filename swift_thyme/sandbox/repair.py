@@ -379,6 +379,8 @@ class _CropRepair(ast.NodeTransformer):
             elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
                 self.visit(statement)
                 self._known.run(statement)
+            elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+                self._known.imported(statement)
             else:
                 # Loops, branches and functions may run never or often: nothing is known in them.
                 self._known.forget(statement)

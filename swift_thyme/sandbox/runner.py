@@ -212,24 +212,38 @@ def _rehearse() -> None:
     """Take the page faults of a fork now instead of in the next block.
 
     A fork shares its memory with its parent until it writes to it, and the interpreter writes to
-    almost everything that it uses: parsing and running a few lines copies those pages.
+    almost everything that it uses: a block of the usual kind copies those pages.
     """
     with contextlib.suppress(Exception):  # the code may have broken any module: no rehearsal then
-        fixed = repair.repair_code(_REHEARSAL, (), {})
-        exec(compile(fixed.tree, "<rehearsal>", "exec", dont_inherit=True), {})
+        message = json.loads(_REHEARSAL)
+        images = [ImageInfo(*item) for item in message["images"]]
+        namespace = repair.preset_names(images)
+        fixed = repair.repair_code(message["code"], images, namespace)
+        _remember_source("<rehearsal>", fixed.source)
+        exec(compile(fixed.tree, "<rehearsal>", "exec", dont_inherit=True), namespace)
+        json.dumps({"done": 0, "repairs": list(dict.fromkeys(fixed.repairs)), "events": []})
 
 
-_REHEARSAL = """
-import json, os, uuid
-import cv2, numpy as np
+_REHEARSAL = json.dumps(
+    {
+        "images": [ImageInfo("/dev/null", "/dev/null", 64, 64)],
+        "code": """
+import json, os
+import cv2
+import numpy as np
 from PIL import Image
+from uuid import uuid4
+image_path = "/dev/null"
 image = np.zeros((32, 32, 3), np.uint8)
 x1, y1, x2, y2 = 4, 4, 28, 28
 crop = cv2.resize(image[y1:y2, x1:x2], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 crop = cv2.imdecode(cv2.imencode(".jpg", crop)[1], cv2.IMREAD_COLOR)
 size = Image.fromarray(crop).size
-json.dumps({"path": os.path.join("a", f"{str(uuid.uuid4())[:8]}_{size[0]}.jpg")})
-"""
+name = os.path.join("/dev", f"crop_{str(uuid4())[:8]}_{size[0]}.jpg")
+os.path.exists(os.path.abspath(name))
+""",
+    }
+)
 
 
 def _fork() -> int:

@@ -381,11 +381,16 @@ class Session:
                 end(*problem)
             watching = loop.call_later(_WATCH_INTERVAL_S, watch)
 
-        kill_quietly(self._runner, signal.SIGCONT)
+        request = {"op": "run", "code": code, "images": self._images, "timeout_s": timeout_s}
         try:
+            # Sent while it still is stopped, so that it wakes up once.
+            self._runs.send(request)
             pidfd = os.pidfd_open(self._runner)
         except ProcessLookupError:
             return _Ending(ExecutionStatus.KILLED, "the session's process is gone", {})
+        except Closed as error:
+            raise SessionLost(str(error)) from error
+        kill_quietly(self._runner, signal.SIGCONT)
         late = f"the code ran longer than {timeout_s:g} s and was stopped"
         timer = loop.call_later(timeout_s, end, ExecutionStatus.TIMEOUT, late)
         watching = loop.call_later(_WATCH_INTERVAL_S, watch)
@@ -393,11 +398,7 @@ class Session:
         loop.add_reader(self._runs.fileno(), on_report)
         loop.add_reader(pidfd, on_exit)
         try:
-            request = {"op": "run", "code": code, "images": self._images, "timeout_s": timeout_s}
-            self._runs.send(request)
             return await over
-        except Closed as error:
-            raise SessionLost(str(error)) from error
         finally:
             timer.cancel()
             watching.cancel()
