@@ -512,24 +512,16 @@ class _Engine:
         known = worker.waiting.get(header.get("id", -1))
         if known is None:
             return
-        request = known
-        if header.get("idle"):
-            del worker.waiting[header["id"]]
-            self._release_slot(request)
-            if not request.future.done():
-                request.future.set_exception(
-                    SandboxUnavailableError("the worker finished without a result")
-                )
+        del worker.waiting[header["id"]]
+        self._release_slot(known)
+        if known.future.done():
             return
-        if "failure" in header:
-            if header.get("kind") == "value":
-                request.future.set_exception(ValueError(header["failure"]))
-            elif not request.future.done():
-                request.future.set_exception(SandboxUnavailableError(header["failure"]))
-        elif not request.future.done():
-            request.future.set_result(frame)
-        if not request.needs_slot:
-            del worker.waiting[header["id"]]
+        if "failure" not in header:
+            known.future.set_result(frame)
+        elif header.get("kind") == "value":
+            known.future.set_exception(ValueError(header["failure"]))
+        else:
+            known.future.set_exception(SandboxUnavailableError(header["failure"]))
 
     def _lose(self, worker: _Worker, reason: str, expected: bool = False) -> None:
         """Give up a worker: its sessions end with an error, those of the others go on."""

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from swift_thyme.sandbox import linux
@@ -95,10 +96,11 @@ class Session:
         self._encoder_pid = 0
         self._encoder_is_new = False
         self._images: list[ImageInfo] = []
-        # Held from the start of a block until its state is committed or undone: the next block
-        # may be asked for as soon as the result is out, which is before that.
+        # Held while a block runs and while it is committed or undone, which is after its result
+        # is out: the next block may be asked for before that.
         self.turn = asyncio.Lock()
         self.is_running = False
+        self._unsettled: Callable[[], Awaitable[None]] | None = None
         self._closed = False
         self._pidfd = -1
 
@@ -306,11 +308,12 @@ class Session:
     # -- running -------------------------------------------------------------------------------
 
     async def run(self, code: str, timeout_s: float) -> BlockReply:
-        """Run one block and return its result; `finish` must be awaited after it.
+        """Run one block and return its result; it is committed or undone by `settle`.
 
         Raises:
             SessionLost: The session is broken.
         """
+        await self.settle()
         if len(code.encode("utf-8", "replace")) > MAX_REQUEST_BYTES // 2:
             status, error = ExecutionStatus.ERROR, "the program is too long"
             return BlockReply({"status": status.value, "error": error}, [])
@@ -329,21 +332,23 @@ class Session:
         self._read_stdout(output)
         reply, failed = await self._collect(ending, output)
         reply.header["duration_s"] = duration_s
-        self._failed = failed
+        self._unsettled = self._roll_back if failed else self._commit
         return reply
 
-    async def finish(self) -> None:
-        """Commit or undo the block that just ran.
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last block was committed or undone."""
+        return self._unsettled is None
+
+    async def settle(self) -> None:
+        """Commit the block that just ran where it succeeded, undo it where it did not.
 
         Raises:
             SessionLost: The session is broken.
         """
-        if self._failed:
-            await self._roll_back()
-        else:
-            await self._commit()
-
-    _failed = False
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is not None:
+            await unsettled()
 
     async def _supervise(self, code: str, timeout_s: float, output: CappedOutput) -> _Ending:
         """Start the block and wait for its end or the first limit that it is over."""

@@ -37,6 +37,7 @@ from swift_thyme.sandbox.wire import Frame, FrameReader, WireError, pack
 __all__ = ["main"]
 
 _FOLDER_PREFIX = "swift-thyme-sandbox-"
+_SETTLE_DELAY_S = 0.002
 
 
 def main() -> None:
@@ -150,6 +151,9 @@ class _Worker:
         self._folder = self._make_folder()
         self._serial = 0
         self._filling = False
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._settling = asyncio.Lock()
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -255,9 +259,13 @@ class _Worker:
     async def _run(self, request: dict[str, Any]) -> None:
         key = request["session"]
         session = self._sessions.get(key)
-        if session is None:
-            raise SessionLost("the session is closed or was lost")
+        header: dict[str, Any]
+        blobs: list[bytes] = []
+        self._running += 1
+        self._idle.clear()
         try:
+            if session is None:
+                raise SessionLost("the session is closed or was lost")
             async with session.turn:
                 if self._sessions.get(key) is not session:
                     raise SessionLost("the session is closed or was lost")
@@ -266,17 +274,44 @@ class _Worker:
                     reply = await session.run(request["code"], request["timeout_s"])
                 finally:
                     session.is_running = False
-                await self._send({"id": request["id"], "result": reply.header}, reply.blobs)
-                await session.finish()
+            header, blobs = {"result": reply.header}, reply.blobs
+            self._spawn(self._settle_later(key, session))
         except Exception as error:  # noqa: BLE001 - one session must not take the others along
             if not isinstance(error, SessionLost):
                 traceback.print_exc()
-            self._sessions.pop(key, None)
-            session.close()
-            # Before the `idle` that ends the request for the pool.
-            await self._send({"id": request["id"], "failure": _text(error), "kind": "lost"})
+            if session is not None:
+                self._lose(key, session)
+            header = {"failure": _text(error), "kind": "lost"}
         finally:
-            await self._send({"id": request["id"], "idle": True})
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+        await self._send({"id": request["id"], **header}, blobs)
+
+    async def _settle_later(self, key: int, session: Session) -> None:
+        """Commit or undo the last block of a session while nobody waits for a result.
+
+        Its next block does so itself where it comes earlier, and a session that is closed before
+        needs neither.
+        """
+        await asyncio.sleep(_SETTLE_DELAY_S)
+        async with self._settling:
+            while self._running:
+                await self._idle.wait()
+            async with session.turn:
+                if self._sessions.get(key) is not session:
+                    return
+                try:
+                    await session.settle()
+                except SessionLost as error:
+                    # The session's next block fails with this; there may be none.
+                    sys.stderr.write(f"a session was lost between its blocks: {error}\n")
+                    self._lose(key, session)
+
+    def _lose(self, key: int, session: Session) -> None:
+        if self._sessions.get(key) is session:
+            del self._sessions[key]
+        session.close()
 
     async def _close(self, request: dict[str, Any]) -> None:
         session = self._sessions.pop(request["session"], None)
