@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from swift_thyme.sandbox import ExecutionStatus, InputImage, SandboxPool, SandboxSettings
@@ -105,6 +106,7 @@ class Report:
 
     timings: dict[str, Timing] = field(default_factory=dict)
     calls_per_s: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Snippet -> number of workers -> blocks per second."""
     sessions_per_s: float = 0.0
     runaways_s: dict[str, float] = field(default_factory=dict)
     limit_s: float = 1.0
@@ -160,7 +162,7 @@ def snippets(images: dict[str, Path], count: int, folder: str) -> dict[str, tupl
         ),
         "crop, 24 MP": (
             PLAIN_CROP.format(path=large, folder=folder),
-            max(10, count // 4),
+            max(10, count // 2),
         ),
     }
 
@@ -284,16 +286,21 @@ async def measure(count: int, seconds: float, workers: list[int]) -> Report:
 
 
 def show(report: Report) -> None:
-    print(f"{'':28}{'bare exec':>18}{'sandbox':>18}{'overhead':>10}", end="")
     counts = list(next(iter(report.calls_per_s.values())))
-    print("".join(f"{f'{n} workers':>12}" for n in counts))
-    print(f"{'':28}{'p50 / p95 ms':>18}{'p50 / p95 ms':>18}{'p50 ms':>10}", end="")
-    print("".join(f"{'calls/s':>12}" for _ in counts))
+    columns = [f"{n} worker{'s' * (n > 1)}" for n in counts]
+    columns += [f"{b} : {a}" for a, b in pairwise(counts)]
+    print(f"{'':26}{'bare exec':>18}{'sandbox':>18}{'overhead':>10}", end="")
+    print(f"{'calls per second':>{12 * len(counts)}}")
+    print(f"{'':26}{'p50 / p95 ms':>18}{'p50 / p95 ms':>18}{'p50 ms':>10}", end="")
+    print("".join(f"{column:>12}" for column in columns))
     for name, timing in report.timings.items():
         bare = f"{timing.bare_p50:.2f} / {timing.bare_p95:.2f}"
         boxed = f"{timing.sandbox_p50:.2f} / {timing.sandbox_p95:.2f}"
-        rates = "".join(f"{rate:>12.1f}" for rate in report.calls_per_s[name].values())
-        print(f"{name:28}{bare:>18}{boxed:>18}{timing.overhead:>10.2f}{rates}")
+        rates = list(report.calls_per_s[name].values())
+        cells = [f"{rate:.1f}" for rate in rates]
+        cells += [f"{b / a:.2f} x" for a, b in pairwise(rates)]
+        print(f"{name:26}{bare:>18}{boxed:>18}{timing.overhead:>10.2f}", end="")
+        print("".join(f"{cell:>12}" for cell in cells))
     print(
         f"\nworker start {report.start_s:.1f} s, sessions opened and closed "
         f"{report.sessions_per_s:.1f} per second"

@@ -511,7 +511,7 @@ class Session:
 
         def read() -> None:
             try:
-                data = self._encoder.recv(1 << 20)
+                data = self._encoder.recv(1 << 18)
                 if not data:
                     raise WireError("the encoder is gone")
                 for frame in reader.feed(data):
