@@ -71,7 +71,8 @@ def _lock_down(config: SessionConfig, writable: tuple[str, ...], allow_fork: boo
     if config.confinement.landlock_abi:
         landlock.restrict_paths(_readable(config), writable, config.confinement.landlock_abi)
     if config.confinement.seccomp:
-        linux.install_seccomp(seccomp.build_filter(allow_fork))
+        owns_host_files = not config.confinement.namespaces and config.user_id is None
+        linux.install_seccomp(seccomp.build_filter(allow_fork, owns_host_files))
 
 
 def _readable(config: SessionConfig) -> list[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from swift_thyme.sandbox.rootfs import copy_descriptor
 
-__all__ = ["FileKeeper", "FileView"]
+__all__ = ["FileKeeper", "FileView", "disk_use"]
 
 _MAX_DEPTH = 24
 _MAX_ENTRIES = 8192
@@ -29,6 +29,7 @@ class _Entry(NamedTuple):
     changed_ns: int
     modified_ns: int
     link: str
+    device: int
 
     @property
     def is_folder(self) -> bool:
@@ -46,11 +47,19 @@ def _entry(path: str) -> _Entry | None:
         link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else ""
     except OSError:
         return None
-    return _Entry(info.st_mode, info.st_ino, info.st_size, info.st_ctime_ns, info.st_mtime_ns, link)
+    return _Entry(
+        info.st_mode,
+        info.st_ino,
+        info.st_size,
+        info.st_ctime_ns,
+        info.st_mtime_ns,
+        link,
+        info.st_dev,
+    )
 
 
-def _walk(folder: str, depth: int = 0) -> Iterator[tuple[str, _Entry]]:
-    """Yield everything beneath a folder, parents first, links not followed."""
+def _walk(folder: str, device: int, depth: int = 0) -> Iterator[tuple[str, _Entry]]:
+    """Yield everything beneath a folder, parents first; links and mounts are not entered."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -58,11 +67,11 @@ def _walk(folder: str, depth: int = 0) -> Iterator[tuple[str, _Entry]]:
     for name in names:
         path = f"{folder}/{name}"
         entry = _entry(path)
-        if entry is None:
-            continue
+        if entry is None or entry.device != device:
+            continue  # input images and a Python installation can be mounted below /tmp
         yield path, entry
         if entry.is_folder and depth < _MAX_DEPTH:
-            yield from _walk(path, depth + 1)
+            yield from _walk(path, device, depth + 1)
 
 
 def _remove_tree(path: str) -> None:
@@ -86,6 +95,17 @@ def _remove_tree(path: str) -> None:
         os.rmdir(folder)
 
 
+def disk_use(folder: str, max_bytes: int, max_entries: int) -> tuple[int, int]:
+    """Return bytes and entries beneath a folder; stops counting where one is over its maximum."""
+    size = entries = 0
+    for _, entry in _walk(folder, os.stat(folder).st_dev):
+        size += entry.size if stat.S_ISREG(entry.mode) else 0
+        entries += 1
+        if size > max_bytes or entries > max_entries:
+            break
+    return size, entries
+
+
 class FileView:
     """What is new in the private folders of one session.
 
@@ -101,7 +121,7 @@ class FileView:
     def _current(self) -> dict[str, _Entry]:
         found: dict[str, _Entry] = {}
         for folder in self._folders:
-            for path, entry in _walk(folder):
+            for path, entry in _walk(folder, os.stat(folder).st_dev):
                 found[path] = entry
                 if len(found) >= _MAX_ENTRIES:
                     return found
@@ -139,6 +159,7 @@ class FileKeeper(FileView):
     def __init__(self, folders: tuple[str, ...], store: str) -> None:
         super().__init__(folders)
         self._store = store
+        self.rebase()
         self._copies: dict[str, str] = {}
         self._serial = 0
 

@@ -84,6 +84,23 @@ def _make_parents(root: str, path: str, folder: bool) -> str:
     return target
 
 
+def _is_private(path: str) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in MOUNTED)
+
+
+def _place(root: str, source: str, descriptor: int) -> None:
+    """Mount, or link, what a descriptor stands for beneath `root`; closes the descriptor."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISLNK(mode):
+        target = root + source
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.symlink(os.readlink("", dir_fd=descriptor), target)
+    else:
+        target = _make_parents(root, source, stat.S_ISDIR(mode))
+        _bind(f"/proc/self/fd/{descriptor}", target)
+    os.close(descriptor)
+
+
 def _bind(source: str, target: str, writable: bool = False, devices: bool = False) -> None:
     linux.mount(source, target, None, linux.MS_BIND | linux.MS_REC)
     flags = linux.MS_NOSUID
@@ -135,16 +152,11 @@ def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> str |
     root = _staging_point([path for path, _ in sources])
     plain = linux.MS_NOSUID | linux.MS_NODEV
     linux.mount("tmpfs", root, "tmpfs", plain, "size=16m,nr_inodes=4096,mode=755")
+    # A Python installation below /tmp has to be placed into the private /tmp that covers it.
+    covered = [item for item in sources if _is_private(item[0])]
     for source, descriptor in sources:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISLNK(mode):
-            target = root + source
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.symlink(os.readlink("", dir_fd=descriptor), target)
-        else:
-            target = _make_parents(root, source, stat.S_ISDIR(mode))
-            _bind(f"/proc/self/fd/{descriptor}", target)
-        os.close(descriptor)
+        if not _is_private(source):
+            _place(root, source, descriptor)
     for name in _DEVICES:
         _bind(f"/dev/{name}", _make_parents(root, f"/dev/{name}", False), True, devices=True)
     for name, target in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0")):
@@ -160,6 +172,8 @@ def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> str |
         os.mkdir(f"{private}/{name}", 0o700)
         _bind(f"{private}/{name}", _make_parents(root, folder, True), writable=True)
     linux.umount_detached(private)
+    for source, descriptor in covered:
+        _place(root, source, descriptor)
     # Input images and the copies that undo failed blocks; only the keeper can reach them.
     linux.mount("tmpfs", private, "tmpfs", plain, "mode=700")
     proc_missing = _mount_proc(_make_parents(root, "/proc", True))

@@ -63,6 +63,7 @@ def runner_main(
     try:
         os.dup2(stdout, 1)
         close_descriptors({connection.fileno()})
+        os.chdir(config.folders.output)  # the keeper works in a folder of its own
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _reset_interpreter()
         if linux.SUPPORTED:

@@ -66,6 +66,11 @@ kill 62 129; tkill 200 130; tgkill 234 131; rt_sigqueueinfo 129 138;
 rt_tgsigqueueinfo 297 240;
 """
 
+_METADATA = (
+    *("chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat"),
+    *("utime", "utimes", "futimesat", "utimensat"),
+)
+
 _COLUMN = 1 if linux.MACHINE == "x86_64" else 2
 _AUDIT_ARCH = 0xC000003E if linux.MACHINE == "x86_64" else 0xC00000B7
 
@@ -133,13 +138,18 @@ def _prologue() -> bytes:
     return program + _op(_JGE, 0x40000000, 0, 1) + _ret(_RET_KILL)
 
 
-def build_filter(allow_fork: bool = True) -> bytes:
+def build_filter(allow_fork: bool = True, owns_host_files: bool = False) -> bytes:
     """Return the BPF program for code of the model.
 
     Args:
         allow_fork: Whether new processes may be made (threads always may).
+        owns_host_files: Whether the process runs, outside a mount namespace, under the user id
+            that the host's libraries may belong to. Landlock does not guard modes, owners and
+            times of files, so changing them then does nothing and reports success, which is all
+            that `shutil.copy` asks of it.
     """
     allowed = _numbers(_ALLOWED)
+    ignored = [allowed.pop(name) for name in _METADATA if owns_host_files and name in allowed]
     special = _numbers(_ARGUMENT_CHECKED)
     if not allow_fork:
         allowed = {k: v for k, v in allowed.items() if k not in ("fork", "vfork")}
@@ -151,6 +161,8 @@ def build_filter(allow_fork: bool = True) -> bytes:
         + _ret(_RET_ALLOW)
         + _refuse(errno.EPERM)
     )
+    for number in ignored:
+        program += _for_call(number, _refuse(0))
     program += _for_call(special["clone"], no_namespace)
     program += _for_call(special["ioctl"], _one_of(1, _IOCTLS, errno.ENOTTY))
     program += _for_call(special["prctl"], _one_of(0, _PRCTLS))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.channel import Channel, Closed
 from swift_thyme.sandbox.config import ImageInfo, SessionConfig
+from swift_thyme.sandbox.files import disk_use
 from swift_thyme.sandbox.keeper import KeeperPipes, keeper_main
 from swift_thyme.sandbox.layers import NAMESPACE_FLAGS, write_maps
 from swift_thyme.sandbox.output import (
@@ -323,6 +324,9 @@ class Session:
         ending = await self._supervise(code, timeout_s, output)
         duration_s = time.monotonic() - started
         if ending.status is ExecutionStatus.OK:
+            problem = self._over_disk_limit()
+            ending = ending if problem is None else _Ending(*problem, ending.report)
+        if ending.status is ExecutionStatus.OK:
             kill_quietly(self._runner, signal.SIGSTOP)
             keep = {self._runner, self._checkpoint}
         else:
@@ -445,6 +449,18 @@ class Session:
         if sum(map(thread_count, pids)) > settings.processes + 1:
             text = f"more than {settings.processes} processes or threads were started"
             return ExecutionStatus.KILLED, text
+        return self._over_disk_limit()
+
+    def _over_disk_limit(self) -> tuple[ExecutionStatus, str] | None:
+        """Count files where, without a mount namespace, the private folders have no size limit."""
+        if self._config.base is None:
+            return None
+        settings = self._config.settings
+        for folder in self._config.folders:
+            size, entries = disk_use(folder, settings.disk_mb * MIB, settings.inodes)
+            if size > settings.disk_mb * MIB or entries > settings.inodes:
+                text = f"more than {settings.disk_mb} MiB or {settings.inodes} files were written"
+                return ExecutionStatus.KILLED, text
         return None
 
     def _read_stdout(self, output: CappedOutput) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -51,6 +52,8 @@ def main() -> None:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return  # it died before the line above
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a session takes four descriptors
     settings = _read_settings(connection)
     sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
     try:

@@ -1,7 +1,6 @@
 """One small pool per module, and an input image; every test opens sessions of its own."""
 
 import io
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,9 +10,6 @@ from PIL import Image
 from swift_thyme.sandbox import InputImage, SandboxPool, SandboxSession, SandboxSettings
 
 IMAGE_PATH = "/data/images/street.jpg"
-
-# docs/sandbox.md: the private /tmp hides what of such a Python is imported late.
-PYTHON_BELOW_TMP = sys.prefix.startswith("/tmp/")
 
 
 def small_settings(**changes: object) -> SandboxSettings:

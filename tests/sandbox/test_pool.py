@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from swift_thyme.errors import SandboxUnavailableError, SettingsError
+from swift_thyme.protocol import OUTPUT_DIR
 from swift_thyme.sandbox import (
     ExecutionStatus,
     SandboxPool,
@@ -24,7 +25,7 @@ from swift_thyme.sandbox import (
 )
 from swift_thyme.sandbox.settings import DISABLEABLE_LAYERS
 from tests.conftest import ROOT
-from tests.sandbox.conftest import PYTHON_BELOW_TMP, small_settings
+from tests.sandbox.conftest import small_settings
 
 
 def test_names_imports_functions_and_files_stay_for_the_next_block(session: SandboxSession) -> None:
@@ -58,6 +59,8 @@ def test_a_block_that_does_not_succeed_leaves_names_and_files_as_they_were(
 def test_the_first_block_can_fail(session: SandboxSession) -> None:
     assert session.run_sync("x = 1\n1 / 0").status is ExecutionStatus.ERROR
     assert session.run_sync("print('x' in globals())").stdout == "False\n"
+    result = session.run_sync("open('f', 'w').write('x')\nprint(os.getcwd(), os.listdir())")
+    assert result.stdout == f"{OUTPUT_DIR.rstrip('/')} ['f']\n"
 
 
 def test_an_error_names_the_line_and_no_path_of_the_host(session: SandboxSession) -> None:
@@ -118,7 +121,6 @@ def test_images_are_encoded_again_as_rgb(
     assert (image.width, image.height) == size
 
 
-@pytest.mark.skipif(PYTHON_BELOW_TMP, reason="matplotlib imports its backend late, below /tmp")
 def test_shown_pictures_are_returned(session: SandboxSession) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n"
     code += "cv2.imshow('w', np.zeros((40, 50, 3), np.uint8))\nImage.new('RGB', (60, 40)).show()"
