@@ -11,6 +11,7 @@ from rich.console import Console
 import swift_thyme
 from swift_thyme.errors import ThymeError
 from swift_thyme.sandbox.cli import sandbox_command
+from swift_thyme.view.cli import view_command
 
 __all__ = ["app", "main"]
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
+app.command("view")(view_command)
 
 
 @app.command()
