@@ -68,7 +68,14 @@ def _embed(file: Path, max_side: int) -> Embedded | None:
             thumbnail = _text(_webp(picture, 70))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return Embedded(mime or "", _text(data), *size, reduced, f"data:image/webp;base64,{thumbnail}")
+    return Embedded(
+        mime=mime or "",
+        data=_text(data),
+        width=size[0],
+        height=size[1],
+        reduced=reduced,
+        thumbnail=f"data:image/webp;base64,{thumbnail}",
+    )
 
 
 def _plain(image: Image.Image) -> Image.Image:
