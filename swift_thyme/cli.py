@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 import swift_thyme
+from swift_thyme.doctor_cli import doctor_command
 from swift_thyme.errors import ThymeError
 from swift_thyme.sandbox.cli import sandbox_command
 from swift_thyme.view.cli import view_command
@@ -23,17 +24,7 @@ app = typer.Typer(
 )
 app.command("sandbox")(sandbox_command)
 app.command("view")(view_command)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is ready on this machine and what to do about the rest."""
-    from swift_thyme.doctor import findings
-
-    console = Console(soft_wrap=True)
-    for finding in findings():
-        mark = "[green]ok  [/]" if finding.ok else "[yellow]look[/]"
-        console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
+app.command("doctor")(doctor_command)
 
 
 @app.command()
