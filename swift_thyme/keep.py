@@ -379,23 +379,30 @@ class Keeper:
         """
         if not self.active:
             return
-        waiting = self._pending.setdefault(mode, [])
-        for index, sample in enumerate(samples):
-            # The smallest keys of independent draws are an even sample of a stream of any length.
-            key = self._random.random()
-            if len(waiting) == self._quota and key >= waiting[-1][0]:
-                continue
-            kept = record_of(sample, decode)
-            meta = {
-                **kept.record.meta,
-                "reward": totals[index],
-                "advantage": advantages[index],
-                "rank": self._rank,
-            }
-            record = replace(kept.record, run=mode, rewards=dict(rewards[index]), meta=meta)
-            waiting.append((key, kept._replace(record=record)))
-            waiting.sort(key=lambda item: item[0])
-            del waiting[self._quota :]
+        # The smallest keys of independent draws are an even sample of a stream of any length.
+        drawn: list[tuple[float, int | Kept]] = [*self._pending.get(mode, [])]
+        drawn += [(self._random.random(), index) for index in range(len(samples))]
+        drawn.sort(key=lambda item: item[0])
+        waiting = []
+        for key, what in drawn[: self._quota]:
+            if isinstance(what, int):
+                what = self._label(
+                    record_of(samples[what], decode),
+                    mode,
+                    rewards[what],
+                    {"reward": totals[what], "advantage": advantages[what], "rank": self._rank},
+                )
+            waiting.append((key, what))
+        self._pending[mode] = waiting
+
+    @staticmethod
+    def _label(
+        kept: Kept, mode: str, rewards: Mapping[str, float | None], meta: Mapping[str, Any]
+    ) -> Kept:
+        record = replace(
+            kept.record, run=mode, rewards=dict(rewards), meta={**kept.record.meta, **meta}
+        )
+        return kept._replace(record=record)
 
     def flush(self, step: int) -> None:
         """Write what was drawn since the last call.
