@@ -2,7 +2,8 @@
 
 A trainer callback (``thyme`` in ms-swift's ``callbacks_map``): after each step it gathers the
 summaries of the trajectories that ended on all ranks and hands their means to the trainer's own
-metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards.
+metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. It also
+shows each scored rollout to :mod:`swift_thyme.keep`, which keeps a few.
 """
 
 from __future__ import annotations

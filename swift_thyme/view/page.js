@@ -38,6 +38,8 @@
   const extent = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
   const [lowest, highest] = rewards.length ? extent(rewards) : [0, 0];
   const [firstStep, lastStep] = steps.length ? extent(steps) : [0, 0];
+  const largestTotal = Math.max(Math.abs(lowest), Math.abs(highest));
+  const pictured = all.some((t) => t.thumbnail);
   const failed = (t) => t.statuses.some((s) => s !== "ok");
 
   const TOOLS = {
@@ -66,7 +68,9 @@
     for (const value of values) counts.set(value, (counts.get(value) || 0) + 1);
     return [...counts].sort((a, b) => b[1] - a[1]);
   }
-  fill($("end"), [["", "any"], ...tally(all.map((t) => t.end || "unknown")).map(([v, n]) => [v, `${words(v)} (${n})`])]);
+  const ends = tally(all.map((t) => t.end || "unknown"));
+  fill($("end"), [["", "any"], ...ends.map(([v, n]) => [v, `${words(v)} (${n})`])]);
+  $("end-label").hidden = ends.length < 2;
   fill($("tool"), Object.entries(TOOLS).map(([v, [text, test]]) => [v, v === "any" ? text : `${text} (${all.filter(test).length})`]));
   fill($("order"), Object.entries(ORDERS).map(([v, [text]]) => [v, text]));
   const runs = tally(all.map((t) => t.run));
@@ -173,6 +177,7 @@
 
   const list = $("list");
   const rows = $("rows");
+  list.classList.toggle("plain", !pictured);
   let drawnFrom = -1;
   let drawnTo = -1;
 
@@ -198,10 +203,11 @@
     if (t.reference.length) facts.append(el("span", { cls: "reference", text: `ref ${t.reference[0]}` }));
     if (t.statuses.length) facts.append(dots(t.statuses));
     if (saysWhy) facts.append(el("span", { cls: "chip odd", text: words(t.end) }));
-    const score = el("div", { cls: "score" }, number(t.reward), t.reward === null ? null : meter(t.reward, Math.max(Math.abs(lowest), Math.abs(highest))));
-    const thumb = el("img", { cls: "thumb", alt: "" });
+    const score = el("div", { cls: "score" });
+    if (rewards.length) score.append(number(t.reward), ...(t.reward === null ? [] : [meter(t.reward, largestTotal)]));
+    const thumb = pictured ? el("img", { cls: "thumb", alt: "" }) : null;
     if (t.thumbnail) thumb.src = t.thumbnail;
-    else thumb.style.visibility = "hidden";
+    else if (thumb) thumb.style.visibility = "hidden";
     const node = el(
       "div",
       {
@@ -366,7 +372,6 @@
 
   const largest = {};
   for (const t of all) for (const [name, value] of Object.entries(t.rewards)) largest[name] = Math.max(largest[name] || 0, Math.abs(value || 0));
-  const largestTotal = Math.max(Math.abs(lowest), Math.abs(highest));
 
   function rewardRow(name, value, most, extra = "") {
     return el(
@@ -493,7 +498,11 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.matches("input, select, textarea");
-    if (event.key === "Escape" && typing) event.target.blur();
+    if (event.key === "Escape" && typing) {
+      // A search field would also empty itself; its words stay until they are cleared.
+      event.preventDefault();
+      event.target.blur();
+    }
     if (typing || document.querySelector("dialog[open]")) return;
     const inList = event.target === list;
     const actions = {

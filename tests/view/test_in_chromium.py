@@ -10,6 +10,7 @@ from swift_thyme.view.page import build_page
 from swift_thyme.view.sources import load
 from tests.view.chromium import Page
 from tests.view.samples import write_folder, write_hostile
+from tests.view.test_sources import COMPLETION, make_table, write_log
 
 pytestmark = pytest.mark.usefixtures("chromium")
 
@@ -112,8 +113,10 @@ def test_a_search_finds_words_in_any_order_and_marks_them(page: Page) -> None:
     page.type("box NAMEERROR")
     shown(page, 8)
     page.press("Escape")
+    assert page.evaluate("document.getElementById('search').value") == "box NAMEERROR"
     page.press("j")
     page.wait("CSS.highlights.get('found')?.size > 0")
+    shown(page, 8)
 
 
 def test_nothing_found_is_said(page: Page) -> None:
@@ -218,3 +221,16 @@ def test_the_policy_stops_what_is_not_the_pages_own(page: Page) -> None:
     assert page.evaluate("window.x === undefined")
     assert any("Content Security Policy" in error for error in page.errors)
     page.errors.clear()
+
+
+def test_a_text_log_without_pictures_is_shown_too(tmp_path: Path) -> None:
+    write_log(tmp_path, make_table(1, COMPLETION, COMPLETION.replace("red", "blue")))
+    build_page(load([tmp_path]), tmp_path / "page.html", title="Text")
+    with Page() as page:
+        page.open((tmp_path / "page.html").as_uri())
+        assert len(titles(page)) == 2
+        text = page.evaluate("document.getElementById('detail').innerText")
+        assert "image 1 was not kept" in text
+        assert "not scored" in text
+        assert page.evaluate("document.querySelectorAll('img.thumb').length") == 0
+        assert page.errors == []
