@@ -23,8 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
-app.command("view")(view_command)
-app.command("doctor")(doctor_command)
 
 
 @app.command()
@@ -41,6 +39,10 @@ def report(
 def version() -> None:
     """Print the version."""
     Console().print(swift_thyme.__version__)
+
+
+app.command("view")(view_command)
+app.command("doctor")(doctor_command)
 
 
 def main() -> None:
