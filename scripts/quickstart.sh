@@ -34,3 +34,4 @@ swift rlhf \
   --output_dir "$out/run" "$@"
 
 python -m swift_thyme.report "$out/run"
+python -m swift_thyme.cli view "$out/run" -o "$out/trajectories.html" --title quickstart

@@ -9,8 +9,10 @@ import typer
 from rich.console import Console
 
 import swift_thyme
+from swift_thyme.doctor_cli import doctor_command
 from swift_thyme.errors import ThymeError
 from swift_thyme.sandbox.cli import sandbox_command
+from swift_thyme.view.cli import view_command
 
 __all__ = ["app", "main"]
 
@@ -21,17 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is ready on this machine and what to do about the rest."""
-    from swift_thyme.doctor import findings
-
-    console = Console(soft_wrap=True)
-    for finding in findings():
-        mark = "[green]ok  [/]" if finding.ok else "[yellow]look[/]"
-        console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
 
 
 @app.command()
@@ -48,6 +39,10 @@ def report(
 def version() -> None:
     """Print the version."""
     Console().print(swift_thyme.__version__)
+
+
+app.command("view")(view_command)
+app.command("doctor")(doctor_command)
 
 
 def main() -> None:

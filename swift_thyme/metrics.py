@@ -2,12 +2,15 @@
 
 A trainer callback (``thyme`` in ms-swift's ``callbacks_map``): after each step it gathers the
 summaries of the trajectories that ended on all ranks and hands their means to the trainer's own
-metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards.
+metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. It also
+shows each scored rollout to :mod:`swift_thyme.keep`, which keeps a few.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 from swift.callbacks.base import TrainerCallback  # noqa: TID253 - the host's base class
 
 from swift_thyme.errors import DataError
+from swift_thyme.keep import Keeper, KeepSettings
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -112,11 +116,48 @@ def missing_images(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return problems
 
 
+def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
+    """Let the keeper draw from samples that ms-swift's GRPO trainer has scored.
+
+    Args:
+        trainer: The trainer; it holds the rewards of all processes, in the order of the processes.
+        samples: The samples of this process.
+        keeper: Where drawn samples go.
+    """
+    from swift.rlhf_trainers.utils import get_even_process_data
+
+    rewards = trainer._rewards_per_func
+    totals = (rewards * trainer.reward_weights.unsqueeze(0)).nansum(dim=1)
+    rows = get_even_process_data(trainer, rewards.tolist())
+    advantages = [getattr(sample, "advantages", None) for sample in samples]
+    tokenizer = trainer.template.tokenizer
+    keeper.consider(
+        samples,
+        "train" if trainer.model.training else "eval",
+        functools.partial(tokenizer.decode, skip_special_tokens=False),
+        [
+            {
+                name: None if math.isnan(value) else value
+                for name, value in zip(trainer.reward_func_names, row, strict=True)
+            }
+            for row in rows
+        ],
+        get_even_process_data(trainer, totals.tolist()),
+        [None if advantage is None else float(advantage) for advantage in advantages],
+    )
+
+
 class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no type information
-    """Logs trajectory metrics and checks the image files before the first step."""
+    """Logs trajectory metrics, keeps trajectories, and checks the image files at the start."""
+
+    def __init__(self, args: Any, trainer: Any) -> None:
+        super().__init__(args, trainer)
+        self._keep_settings = KeepSettings.from_env()
+        self._keeper: Keeper | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop with the rows named where image files are missing."""
+        self._start_keeping()
         dataset: Any = getattr(self.trainer, "train_dataset", None)
         columns = getattr(dataset, "column_names", None) or []
         if not state.is_world_process_zero or "images" not in columns:
@@ -137,6 +178,40 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand the metrics of an evaluation step's rollouts to the trainer."""
         self._report("eval")
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the trajectories that were drawn since the last log."""
+        if self._keeper is not None:
+            self._keeper.flush(int(state.global_step))
+
+    def _start_keeping(self) -> None:
+        """Look at the samples of each rollout once they are scored."""
+        trainer: Any = self.trainer
+        log_rollout = getattr(trainer, "_log_rollout", None)
+        if self._keep_settings.per_step == 0 or self._keeper is not None:
+            return
+        if log_rollout is None or not hasattr(trainer, "reward_func_names"):
+            logger.warning("this is not ms-swift's own GRPO trainer: no trajectories are kept")
+            return
+        accelerator = trainer.accelerator
+        self._keeper = keeper = Keeper(
+            self._keep_settings,
+            trainer.args.output_dir,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            seed=trainer.args.seed,
+        )
+        if not keeper.active:
+            return
+
+        # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
+        # for the next one.
+        @functools.wraps(log_rollout)
+        def keep_and_log(samples: list[Any]) -> Any:
+            draw_from(trainer, samples, keeper)
+            return log_rollout(samples)
+
+        trainer._log_rollout = keep_and_log
 
     def _report(self, mode: str) -> None:
         from accelerate.utils import gather_object

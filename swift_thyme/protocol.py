@@ -42,6 +42,7 @@ __all__ = [
     "has_open_code_block",
     "extract_answer",
     "remove_sandbox_outputs",
+    "blank_sandbox_outputs",
 ]
 
 CODE_OPEN, CODE_CLOSE = "<code>", "</code>"
@@ -83,6 +84,8 @@ class CodeBlock(NamedTuple):
     """The program, without tags and fences."""
     end: int
     """Character offset just after ``</code>`` in the text that was parsed."""
+    start: int = 0
+    """Character offset of ``<code>``."""
 
 
 class ImagePrompt(NamedTuple):
@@ -127,6 +130,11 @@ def remove_sandbox_outputs(text: str) -> str:
     return _OUTPUT.sub("", text)
 
 
+def blank_sandbox_outputs(text: str) -> str:
+    """Return the text with spaces for ``<sandbox_output>`` spans: offsets stay what they were."""
+    return _OUTPUT.sub(lambda match: " " * len(match.group(0)), text)
+
+
 def _strip_fence(block: str) -> str:
     body, opened = _FENCE_OPEN.subn("", block, count=1)
     if opened:
@@ -141,10 +149,8 @@ def _strip_fence(block: str) -> str:
 def code_blocks(completion: str) -> list[CodeBlock]:
     """Return the closed code blocks that the model wrote, in order; sandbox output is no code."""
     blocks = []
-    # Blank out the outputs but keep the offsets, so that `end` refers to the given text.
-    own = _OUTPUT.sub(lambda m: " " * len(m.group(0)), completion)
-    for match in _CODE.finditer(own):
-        blocks.append(CodeBlock(_strip_fence(match.group(1)), match.end()))
+    for match in _CODE.finditer(blank_sandbox_outputs(completion)):
+        blocks.append(CodeBlock(_strip_fence(match.group(1)), match.end(), match.start()))
     return blocks
 
 

@@ -128,6 +128,12 @@ class TrajectorySummary:
     sampled_tokens: int = 0
     sandbox_s: float = 0.0
     """Wall time spent in the sandbox, in seconds."""
+    block_s: list[float] = field(default_factory=list)
+    """Wall time of each executed block in the sandbox, in seconds."""
+    block_repairs: list[list[str]] = field(default_factory=list)
+    """Repairs of each executed block."""
+    observation_tokens: list[int] = field(default_factory=list)
+    """Length of each observation that entered the context, images expanded."""
     end_reason: EndReason | None = None
 
     @property
@@ -152,6 +158,9 @@ class TrajectorySummary:
             "thyme_tool_used": self.tool_used,
             "thyme_sampled_tokens": self.sampled_tokens,
             "thyme_sandbox_s": round(self.sandbox_s, 4),
+            "thyme_block_s": [round(seconds, 4) for seconds in self.block_s],
+            "thyme_block_repairs": [list(repairs) for repairs in self.block_repairs],
+            "thyme_observation_tokens": list(self.observation_tokens),
             "thyme_end_reason": self.end_reason.value if self.end_reason else None,
         }
 
@@ -273,6 +282,8 @@ class Trajectory:
         summary.statuses.append(str(result.status.value))
         summary.repairs.extend(result.repairs)
         summary.sandbox_s += result.duration_s
+        summary.block_s.append(result.duration_s)
+        summary.block_repairs.append(list(result.repairs))
         observation = render_observation(result)
         n_images = self._n_images + len(observation.images)
         if limits.max_images is not None and n_images > limits.max_images:
@@ -286,6 +297,7 @@ class Trajectory:
         self._n_images = n_images
         summary.images += len(observation.images)
         summary.observations += result.status.value == "ok"
+        summary.observation_tokens.append(encoded.expanded_length)
         return TurnOutcome(False, kept, encoded.token_ids, observation.images)
 
     def _count_blocks(self) -> None:

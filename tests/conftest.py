@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.view.chromium import INSTALL, find_chromium
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY_MODEL = ROOT / "swift_thyme" / "testbed" / "model"
 
@@ -58,3 +60,13 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     make_dataset(folder, n_sft=8, n_rl=16, n_eval=8, seed=3)
     return folder
+
+
+@pytest.fixture
+def chromium() -> None:
+    """Skip where no Chromium is installed, but never in continuous integration."""
+    if find_chromium() is None:
+        message = f"needs a Chromium: {INSTALL}"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(message)
+        pytest.skip(message)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from swift_thyme.view.sources import load
+
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, saved_arguments, swift, training_log
 
 
@@ -22,6 +24,13 @@ def test_two_processes_from_a_yaml_file(tmp_path: Path, tiny_data: Path) -> None
     assert step["thyme/images_total"] >= 1
     shares = sum(value for name, value in step.items() if name.startswith("thyme/end/"))
     assert shares == pytest.approx(1)
+    kept = load([tmp_path / "run"])
+    assert sorted(item.record.meta["rank"] for item in kept) == [0, 0, 1, 1]
+    total = [sum(item.record.rewards.values()) for item in kept]
+    assert total == pytest.approx([item.record.meta["reward"] for item in kept])
+    assert all(
+        (item.folder / image.file).is_file() for item in kept for image in item.record.all_images
+    )
 
 
 @pytest.mark.slow

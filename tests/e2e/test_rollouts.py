@@ -9,6 +9,12 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.keep import IMAGE_TOKENS
+from swift_thyme.records import SegmentKind, read_trajectories
+from swift_thyme.view.page import build_page
+from swift_thyme.view.sources import load
+from tests.view.chromium import Page
+
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
 
 CAPTURE = "tests/e2e/capture_plugin.py"
@@ -109,3 +115,66 @@ def test_what_the_sandbox_said_is_in_the_completion_and_not_trained_on(
                 1 for i, m in enumerate(mask) if m == 0 and (i == 0 or mask[i - 1] == 1)
             )
         assert runs_of_zeros == n_outputs == max(0, record["infos"]["thyme_turns"] - 1)
+
+
+@pytest.mark.slow
+def test_kept_trajectories_are_what_was_trained_on(
+    rollout: tuple[list[dict[str, Any]], Path],
+) -> None:
+    records, output = rollout
+    (file,) = output.glob("**/trajectories/rank0/trajectories.jsonl")
+    kept = list(read_trajectories(file))
+    assert len(kept) == 4
+    for trajectory in kept:
+        assert (trajectory.run, trajectory.step) == ("train", 1)
+        assert set(trajectory.rewards) == {"FmtORM", "VqaORM", "CstORM"}
+        assert trajectory.meta["reward"] == pytest.approx(sum(trajectory.rewards.values()))
+        same = [
+            record
+            for record in records
+            if record["completion"].replace(IMAGE_TOKENS, "<image>") == trajectory.completion
+        ]
+        assert same
+        assert trajectory.statuses == tuple(same[0]["infos"]["thyme_statuses"])
+        sampled = [s for s in trajectory.segments if s.kind is not SegmentKind.OBSERVATION]
+        observed = [s for s in trajectory.segments if s.kind is SegmentKind.OBSERVATION]
+        n_sampled = sum(segment.tokens for segment in sampled)
+        assert n_sampled == trajectory.sampled_tokens == sum(flat(same[0]["response_loss_mask"]))
+        n_observed = sum(segment.tokens for segment in observed)
+        lengths = {len(record["input_ids"]) for record in same}
+        assert trajectory.prompt_tokens + n_sampled + n_observed in lengths
+        images = trajectory.all_images
+        assert len(images) == same[0]["n_images"]
+        assert {(image.width, image.height) for image in images[1:]} <= {(112, 112)}
+        assert all((file.parent / image.file).is_file() for image in images)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("chromium")
+def test_the_page_of_a_run_in_a_real_browser(
+    rollout: tuple[list[dict[str, Any]], Path], tmp_path: Path
+) -> None:
+    _, output = rollout
+    report = build_page(load([output]), tmp_path / "page.html", title="A run")
+    assert report.shown == 4
+    assert report.missing_images == 0
+    with Page() as page:
+        page.open((tmp_path / "page.html").as_uri())
+        page.evaluate(
+            "(() => { const c = document.getElementById('tool'); c.value = 'images';"
+            "c.dispatchEvent(new Event('input', {bubbles: true})); })()"
+        )
+        page.wait("document.querySelector('#tool').value === 'images'")
+        page.press("j")
+        sizes = page.evaluate(
+            "Promise.all([...document.querySelectorAll('#detail img')].map(i => i.decode()))"
+            ".then(() => [...document.querySelectorAll('#detail img')].map(i => i.naturalWidth))"
+        )
+        assert sizes[:2] == [448, 112]
+        text = page.evaluate("document.getElementById('detail').innerText")
+        for fact in ("What number is on the yellow plate?", "VqaORM", "step 1", "image.crop"):
+            assert fact in text
+        assert page.errors == []
+        assert [url for url in page.requests if not url.startswith("data:")] == [
+            (tmp_path / "page.html").as_uri()
+        ]
