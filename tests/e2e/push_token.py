@@ -36,10 +36,6 @@ def main(token: str, logit: float, out: Path) -> None:
     for path in TINY_MODEL.iterdir():
         if not (out / path.name).exists():
             shutil.copy(path, out / path.name)
-    pushed = head(hidden).softmax(dim=1)[:, tokenizer.convert_tokens_to_ids(token)]
-    print(
-        f"probability of {token}: {pushed.min():.2e} to {pushed.max():.2e}, mean {pushed.mean():.2e}"
-    )
 
 
 if __name__ == "__main__":

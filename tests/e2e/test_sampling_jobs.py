@@ -1,5 +1,6 @@
 """Real GRPO jobs through the ``swift`` command on a model whose logits push one token."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,19 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def pushed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that samples ``<|image_pad|>`` at about one token in thirteen."""
+    """A model that would write ``<|image_pad|>`` several times in each answer."""
     folder = tmp_path_factory.mktemp("pushed")
-    argv = ("-m", "tests.e2e.push_token", "<|image_pad|>", "5", str(folder))
+    argv = ("-m", "tests.e2e.push_token", "<|image_pad|>", "20", str(folder))
     run = run_program(python_program(*argv))
     assert run.returncode == 0, run.stderr[-3000:]
     return folder
+
+
+def free_port() -> str:
+    """Return a port for torch's rendezvous, so that jobs beside this one do not matter."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def pushed_job(model: Path, data: Path, output: Path, *plugins: str) -> list[str]:
@@ -43,6 +51,7 @@ def test_a_model_that_is_pushed_to_write_placeholders_trains(
         "rlhf",
         *pushed_job(pushed_model, tiny_data, tmp_path / "run"),
         THYME_TRAIN_CODE_TOKENS="false",
+        MASTER_PORT=free_port(),
     )
     assert job.returncode == 0, job.stdout[-2000:] + job.stderr[-4000:]
     steps = training_log(tmp_path / "run")
@@ -57,6 +66,7 @@ def test_without_the_guard_the_same_job_fails(
     pushed_model: Path, tmp_path: Path, tiny_data: Path
 ) -> None:
     plugin = "tests/e2e/no_guard_plugin.py"
-    job = swift("rlhf", *pushed_job(pushed_model, tiny_data, tmp_path / "run", plugin))
+    argv = pushed_job(pushed_model, tiny_data, tmp_path / "run", plugin)
+    job = swift("rlhf", *argv, MASTER_PORT=free_port())
     assert job.returncode != 0
     assert "image placeholders" in job.stderr, job.stderr[-4000:]
