@@ -12,10 +12,11 @@ What ``--O3 true`` fills (never what the user has set):
 ===================================  =====================================================
 ``multi_turn_scheduler``             ``o3``
 ``max_turns``                        ``GEN_ITER_LIMIT`` (4)
-``stop_words``                       ``</code>`` and ``</answer>`` are added
+``stop_words``                       ``</code>`` and ``</answer>`` are added; ``<code>`` is
+                                     taken out and gives code a temperature of its own
 ``vllm_limit_mm_per_prompt``         ``{"image": 6, "video": 0}``
 ``callbacks``                        ``thyme`` is added (trajectory metrics)
-``vllm_engine_kwargs``               the sampling hook's logits processor is added
+``vllm_engine_kwargs``               the sampling hook and its settings are added
 ``vllm_use_async_engine``            true, for ``swift rollout``
 ===================================  =====================================================
 """
