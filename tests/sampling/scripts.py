@@ -15,11 +15,11 @@ def make_script(n_before: int, period: int, length: int) -> list[int]:
 
 
 SCRIPTS = {
-    "one": make_script(0, 1, 700),
-    "three": make_script(100, 3, 800),
-    "fifty": make_script(333, 50, 1000),
+    "one": make_script(0, 1, 600),
+    "three": make_script(90, 3, 650),
+    "fifty": make_script(107, 50, 680),
     "hundreds": make_script(64, 300, 1800),
-    "none": make_script(900, 1, 900),
+    "none": make_script(680, 1, 680),
 }
 """What is said, by name. A script that is over repeats its last word."""
 

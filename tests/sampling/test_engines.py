@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from swift_thyme.o3 import VLLM_HOOK
 from swift_thyme.sampling.repetition import CHECK_EVERY, repetition_end
 from tests.conftest import python_program, run_program
 from tests.sampling.scripts import SCRIPTS
@@ -42,6 +43,17 @@ def sampled(
     assert run.returncode == 0, run.stderr[-4000:]
     results: dict[str, Any] = json.loads(out.read_text())
     return results
+
+
+def test_vllm_loads_the_hook_by_name_without_ms_swift() -> None:
+    program = (
+        "import sys\n"
+        "from vllm.v1.sample.logits_processor import _load_logitsprocs_by_fqcns as load\n"
+        f"(hook,) = load([{VLLM_HOOK!r}])\n"
+        "print(hook.__name__, 'swift' in sys.modules)\n"
+    )
+    run = run_program(python_program("-c", program))
+    assert run.stdout.endswith("ThymeLogitsProcessor False\n"), run.stderr[-3000:]
 
 
 def p_value(counts: list[int], logits: list[float], temperature: float) -> float:
