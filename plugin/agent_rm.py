@@ -11,7 +11,7 @@ from swift.rollout import multi_turns
 from swift_thyme import rewards
 from swift_thyme.host_template import install_image_accounting
 from swift_thyme.metrics import ThymeCallback
-from swift_thyme.o3 import accept_o3_flag, host_arguments
+from swift_thyme.o3 import accept_o3_flag, sampling_settings
 from swift_thyme.sampling.hf_hook import install_sampling_hook
 from swift_thyme.scheduler import O3Scheduler
 
@@ -20,4 +20,4 @@ callbacks_map["thyme"] = ThymeCallback
 rewards.register()
 install_image_accounting()
 if accept_o3_flag():
-    install_sampling_hook(greedy_code=getattr(host_arguments(), "thyme_greedy_code", False))
+    install_sampling_hook(sampling_settings())

@@ -12,10 +12,11 @@ What ``--O3 true`` fills (never what the user has set):
 ===================================  =====================================================
 ``multi_turn_scheduler``             ``o3``
 ``max_turns``                        ``GEN_ITER_LIMIT`` (4)
-``stop_words``                       ``</code>`` and ``</answer>`` are added
+``stop_words``                       ``</code>`` and ``</answer>`` are added; ``<code>`` is
+                                     taken out and gives code a temperature of its own
 ``vllm_limit_mm_per_prompt``         ``{"image": 6, "video": 0}``
 ``callbacks``                        ``thyme`` is added (trajectory metrics)
-``vllm_engine_kwargs``               the sampling hook's logits processor is added
+``vllm_engine_kwargs``               the sampling hook and its settings are added
 ``vllm_use_async_engine``            true, for ``swift rollout``
 ===================================  =====================================================
 """
@@ -23,17 +24,27 @@ What ``--O3 true`` fills (never what the user has set):
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from swift_thyme.errors import SettingsError
 from swift_thyme.protocol import CODE_OPEN, STOP_STRINGS
+from swift_thyme.sampling.settings import SamplingSettings
 
-__all__ = ["O3Settings", "accept_o3_flag", "host_arguments", "fill_defaults"]
+__all__ = [
+    "O3Settings",
+    "accept_o3_flag",
+    "check_model_runner",
+    "fill_defaults",
+    "host_arguments",
+    "sampling_settings",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +53,8 @@ CALLBACK_NAME = "thyme"
 DEFAULT_MAX_TURNS = 4
 DEFAULT_MAX_IMAGES = 6
 VLLM_HOOK = "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor"
+V2_PROCESSORS = "v1/worker/gpu/sample/logits_processor"
+"""Where, inside vLLM, the interface lies that its second model runner has in later versions."""
 
 # The argument object of the job that runs in this process. ms-swift builds a scheduler with
 # nothing but tokenizer, template and turn limit, so the other limits have to be found here.
@@ -183,35 +196,84 @@ def fill_defaults(arguments: Any, settings: O3Settings) -> None:
         arguments.vllm_use_async_engine = True
     if arguments.vllm_limit_mm_per_prompt is None:
         arguments.vllm_limit_mm_per_prompt = {"image": DEFAULT_MAX_IMAGES, "video": 0}
-    greedy_code = False
+    adaptive = False
     if "stop_words" in names:
         words = list(arguments.stop_words or [])
         # In the published recipe this word switches the code temperature; it ends no turn here.
-        greedy_code = CODE_OPEN in words
+        adaptive = CODE_OPEN in words
         words = [word for word in words if word != CODE_OPEN]
         arguments.stop_words = words + [word for word in STOP_STRINGS if word not in words]
     if "callbacks" in names and CALLBACK_NAME not in (arguments.callbacks or []):
         arguments.callbacks = [*(arguments.callbacks or []), CALLBACK_NAME]
-    arguments.thyme_greedy_code = greedy_code
+    sampling = SamplingSettings.from_env(
+        adaptive=adaptive,
+        text_temperature=arguments.temperature if hasattr(arguments, "rlhf_type") else None,
+    )
+    if sampling.code_temperature and not adaptive:
+        raise SettingsError(
+            "THYME_CODE_TEMPERATURE has no effect here: code has a temperature of its own with "
+            f"--stop_words '{CODE_OPEN}' only"
+        )
+    arguments.thyme_sampling = sampling.as_config()
     if getattr(arguments, "use_vllm", True):
-        _add_vllm_hook(arguments, greedy_code)
+        check_model_runner()
+        _add_vllm_hook(arguments, sampling)
+    if adaptive and sampling.train_code_tokens:
+        _warn_about_correction(arguments)
     logger.info(
-        "O3: scheduler %s, at most %s turns, stop words %s, images per prompt %s, greedy code %s",
+        "O3: scheduler %s, at most %s turns, stop words %s, images per prompt %s, %s",
         arguments.multi_turn_scheduler,
         arguments.max_turns,
         getattr(arguments, "stop_words", None),
         arguments.vllm_limit_mm_per_prompt,
-        greedy_code,
+        sampling,
     )
 
 
-def _add_vllm_hook(arguments: Any, greedy_code: bool) -> None:
+def sampling_settings() -> SamplingSettings:
+    """Return the sampling settings of the job in this process, or the environment's outside one."""
+    config = getattr(_host_arguments, "thyme_sampling", None)
+    return SamplingSettings.from_env() if config is None else SamplingSettings.from_config(config)
+
+
+def check_model_runner() -> None:
+    """Stop where vLLM would sample without calling the hook.
+
+    Raises:
+        SettingsError: vLLM's second model runner is chosen, or would be chosen by default in a
+            version in which it takes logits processors (of another interface) itself.
+    """
+    chosen = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "").strip().lower()
+    if chosen in {"0", "false"}:
+        return
+    spec = importlib.util.find_spec("vllm")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    of_its_own = any(Path(folder, V2_PROCESSORS).exists() for folder in folders)
+    if chosen or of_its_own:
+        raise SettingsError(
+            "vLLM's second model runner has another interface for logits processors, and the "
+            "sampling hook of --O3 would not be called: set VLLM_USE_V2_MODEL_RUNNER=0"
+        )
+
+
+def _warn_about_correction(arguments: Any) -> None:
+    mode = getattr(arguments, "rollout_importance_sampling_mode", None)
+    delta = getattr(arguments, "off_policy_sequence_mask_delta", None)
+    if (mode and mode.startswith("sequence")) or delta is not None:
+        logger.warning(
+            "greedy code tokens have rollout log-probability 0, which lowers the sequence-level "
+            "ratios of --rollout_importance_sampling_mode sequence_* and counts for "
+            "--off_policy_sequence_mask_delta; THYME_TRAIN_CODE_TOKENS=false leaves them out"
+        )
+
+
+def _add_vllm_hook(arguments: Any, sampling: SamplingSettings) -> None:
     engine_kwargs = dict(arguments.vllm_engine_kwargs or {})
     processors = list(engine_kwargs.get("logits_processors") or [])
     if VLLM_HOOK not in processors:
         processors.append(VLLM_HOOK)
     additional = dict(engine_kwargs.get("additional_config") or {})
-    additional.setdefault("thyme", {"greedy_code": greedy_code})
+    additional.setdefault("thyme", sampling.as_config())
     engine_kwargs["logits_processors"] = processors
     engine_kwargs["additional_config"] = additional
     arguments.vllm_engine_kwargs = engine_kwargs

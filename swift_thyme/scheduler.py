@@ -18,7 +18,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the host's base class
@@ -26,6 +26,8 @@ from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the ho
 from swift_thyme import o3
 from swift_thyme.errors import DataError, SettingsError
 from swift_thyme.protocol import IMAGE_TAG, parse_user_prompt
+from swift_thyme.sampling.code_span import CodeSpan
+from swift_thyme.sampling.tokens import HookTokens
 from swift_thyme.trajectory import (
     EncodedObservation,
     EndReason,
@@ -49,6 +51,20 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_PATH = "/mnt/data/images/{index}{suffix}"
 """Where the sandbox shows a prompt image that has neither a path in the prompt nor in the row."""
+
+
+TRUNCATED = (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT, EndReason.REPETITION)
+"""End reasons that count as truncated, for ``--overlong_filter``."""
+
+
+class _Turn(NamedTuple):
+    """A turn after which the trajectory goes on, until ms-swift asks for the next request."""
+
+    outcome: TurnOutcome
+    loss_mask: list[int]
+    """One entry per kept id."""
+    logprobs: list[float]
+    """One entry per kept id that is trained on."""
 
 
 def limits_from_arguments(arguments: Any, template: Any, max_turns: int | None) -> Limits:
@@ -231,9 +247,14 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
                 f"{type(template).__name__}; see --template and --model_type"
             )
         self._codec_template = template
-        self._limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
+        self._sampling = o3.sampling_settings()
+        limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
+        self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)
         self._trajectories: dict[str, Trajectory] = {}
-        self._outcomes: dict[str, TurnOutcome] = {}
+        self._turns: dict[str, _Turn] = {}
+        self._tokens = HookTokens.from_tokenizer(template.tokenizer)
+        # Where each trajectory stands, for the loss mask of tokens inside code.
+        self._spans: dict[str, CodeSpan] = {}
         self._finished: list[dict[str, Any]] = []
         self._pool: SandboxPool | None = None
         logger.info("o3 scheduler: %s", self._limits)
@@ -256,6 +277,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
                 prompt_images=len(request.images),
                 name=request.uuid,
             )
+            self._spans[request.uuid] = CodeSpan()
 
     async def _open_session(self, request: Any) -> SandboxSession:
         from swift_thyme.sandbox import SandboxPool, SandboxSettings
@@ -270,26 +292,45 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         """Run the code that the turn ends with, or end the trajectory (hook of ms-swift)."""
         trajectory = self._trajectories[infer_request.uuid]
         token_ids, _, logprobs = self.prepare_response_continuation(response_choice)
+        self._check_guard(token_ids)
         outcome = await trajectory.advance(token_ids, response_choice.finish_reason)
+        mask = self._loss_mask(infer_request.uuid, token_ids[: outcome.kept])
+        trained = [p for p, m in zip(logprobs, mask, strict=False) if m]
+        if logprobs and not trained:
+            # ms-swift would take an empty list for "not given" and use the choice's own.
+            response_choice.logprobs = None
         if not outcome.done:
-            self._outcomes[infer_request.uuid] = outcome
+            self._turns[infer_request.uuid] = _Turn(outcome, mask, trained)
             return {"done": False}
         summary = trajectory.summary
-        del self._trajectories[infer_request.uuid]
+        del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
         infos = summary.as_infos()
         self._finished.append(infos)
         result: dict[str, Any] = {
             "done": True,
             "rollout_infos": {**infos, "images": list(infer_request.images)},
         }
-        if summary.end_reason in (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT):
+        if summary.end_reason in TRUNCATED:
             response_choice.finish_reason = "length"
-        if outcome.kept < len(token_ids):
+        if outcome.kept < len(token_ids) or 0 in mask:
             self._cut_message(infer_request, token_ids, outcome.kept)
             result["response_token_ids"] = token_ids[: outcome.kept]
-            result["response_loss_mask"] = [1] * outcome.kept
-            result["rollout_logprobs"] = logprobs[: outcome.kept]
+            result["response_loss_mask"] = mask
+            result["rollout_logprobs"] = trained
         return result
+
+    def _check_guard(self, token_ids: Sequence[int]) -> None:
+        if not self._tokens.forbidden.isdisjoint(token_ids):
+            raise SettingsError(
+                "the engine sampled a token that stands for an image, which the sampling hook "
+                "rules out, so it samples without the hook; --O3 true loads it, and "
+                "`swift rollout` needs the flag (and --external_plugins) as well as `swift rlhf`"
+            )
+
+    def _loss_mask(self, uuid: str, token_ids: Sequence[int]) -> list[int]:
+        if self._sampling.train_code_tokens:
+            return [1] * len(token_ids)
+        return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
 
     def _cut_message(self, infer_request: Any, token_ids: list[int], kept: int) -> None:
         """Take the text of the ids that were cut off the last message."""
@@ -304,8 +345,10 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
 
     def step(self, infer_request: Any, response_choice: Any, current_turn: int) -> dict[str, Any]:
         """Append the observation to the request (hook of ms-swift)."""
-        outcome = self._outcomes.pop(infer_request.uuid)
-        token_ids, mask, logprobs = self.prepare_response_continuation(response_choice)
+        outcome, mask, logprobs = self._turns.pop(infer_request.uuid)
+        token_ids, _, _ = self.prepare_response_continuation(response_choice)
+        if not self._sampling.train_code_tokens:
+            self._spans[infer_request.uuid].push_ids(self._tokens.texts, outcome.observation_ids)
         new_images = [_as_data_uri(image) for image in outcome.images]
         infer_request.images = [*infer_request.images, *new_images]
         return {

@@ -24,6 +24,7 @@ from swift_thyme.protocol import (
     has_open_code_block,
     pending_code,
 )
+from swift_thyme.sampling.repetition import repetition_end
 
 if TYPE_CHECKING:
     from swift_thyme.sandbox import ExecutionResult, Observation, ReturnedImage, SandboxSession
@@ -52,6 +53,8 @@ class EndReason(str, Enum):
     """The last allowed turn ended with a code block, whose output nobody could read."""
     LENGTH_LIMIT = "length_limit"
     """A token limit cut the text, or the next observation would not fit."""
+    REPETITION = "repetition"
+    """A turn evidently looped (``sampling.repetition``); what followed is cut off."""
     IMAGE_LIMIT = "image_limit"
     """The next observation holds more images than the prompt may have."""
     SANDBOX_FAILURE = "sandbox_failure"
@@ -71,6 +74,8 @@ class Limits(NamedTuple):
     """Prompt, sampled tokens and observations together, images expanded."""
     block_timeout_s: float | None = None
     """Wall time of one code block in seconds; None leaves it to the sandbox."""
+    stop_repetition: bool = True
+    """Whether a turn that evidently loops ends the trajectory."""
 
 
 class EncodedObservation(NamedTuple):
@@ -235,6 +240,10 @@ class Trajectory:
         summary.turns += 1
         kept = await self._room(len(token_ids))
         was_cut = kept < len(token_ids) or finish_reason == "length"
+        loop_end = repetition_end(token_ids[:kept]) if limits.stop_repetition else None
+        if loop_end is not None:
+            # An engine with the sampling hook has stopped here too, with an end-of-text id of ours.
+            kept = loop_end
         summary.sampled_tokens += kept
         if self._length is not None:
             self._length += kept
@@ -242,6 +251,8 @@ class Trajectory:
         text = self._open_text
         code = pending_code(text)
         block_is_open = has_open_code_block(text)
+        if loop_end is not None:
+            return self._end(EndReason.REPETITION, kept)
         if was_cut:
             return self._end(EndReason.LENGTH_LIMIT, kept)
         if code is None:

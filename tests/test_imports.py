@@ -13,6 +13,7 @@ ADAPTERS = {
     "metrics.py",
     "sampling/vllm_hook.py",
     "sampling/hf_hook.py",
+    "sampling/logits.py",
     "rewards/orms.py",
     "testbed/pretrain.py",
     "testbed/template.py",

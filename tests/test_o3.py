@@ -9,6 +9,7 @@ import pytest
 
 from swift_thyme.errors import SettingsError
 from swift_thyme.o3 import VLLM_HOOK, O3Settings, _take_o3
+from swift_thyme.sampling.settings import SamplingSettings
 from tests.conftest import TINY_MODEL, python_program, run_program
 
 BASE = [
@@ -70,6 +71,31 @@ CASES: dict[str, dict[str, Any]] = {
         "argv": [*GRPO, "--O3", "true"],
         "env": {"GEN_ITER_LIMIT": "many"},
     },
+    "code temperature": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true", "--stop_words", "<code>", "--temperature", "1"],
+        "env": {"THYME_CODE_TEMPERATURE": "0.25", "THYME_TRAIN_CODE_TOKENS": "false"},
+    },
+    "hot code": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true", "--stop_words", "<code>", "--temperature", "0.5"],
+        "env": {"THYME_CODE_TEMPERATURE": "0.75"},
+    },
+    "temperature of no code": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true"],
+        "env": {"THYME_CODE_TEMPERATURE": "0.75"},
+    },
+    "second model runner": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true"],
+        "env": {"VLLM_USE_V2_MODEL_RUNNER": "1"},
+    },
+    "rollout": {
+        "class": "rollout",
+        "argv": [*BASE, "--O3", "true", "--stop_words", "<code>"],
+        "env": {"THYME_REPETITION_STOP": "off"},
+    },
     "false": {"class": "rlhf", "argv": [*VLLM, "--O3", "false"]},
     "absent": {"class": "rlhf", "argv": VLLM},
     "user": {"class": "rlhf", "argv": USER},
@@ -108,7 +134,7 @@ def test_o3_fills_what_the_user_left_open(parsed: dict[str, dict[str, Any]]) -> 
 def test_o3_loads_the_sampling_hook_into_vllm(parsed: dict[str, dict[str, Any]]) -> None:
     kwargs = parsed["vllm"]["fields"]["vllm_engine_kwargs"]
     assert kwargs["logits_processors"] == [VLLM_HOOK]
-    assert kwargs["additional_config"] == {"thyme": {"greedy_code": False}}
+    assert kwargs["additional_config"] == {"thyme": SamplingSettings().as_config()}
 
 
 def test_o3_overrides_nothing_that_the_user_set(parsed: dict[str, dict[str, Any]]) -> None:
@@ -121,12 +147,52 @@ def test_o3_overrides_nothing_that_the_user_set(parsed: dict[str, dict[str, Any]
     assert fields["vllm_engine_kwargs"]["logits_processors"] == ["a:B", VLLM_HOOK]
 
 
-def test_the_code_tag_among_the_stop_words_means_greedy_code(
+def test_the_code_tag_among_the_stop_words_means_a_temperature_of_its_own(
     parsed: dict[str, dict[str, Any]],
 ) -> None:
     fields = parsed["user"]["fields"]
     assert fields["stop_words"] == ["###", "</code>", "</answer>"]
-    assert fields["thyme_greedy_code"] is True
+    expected = SamplingSettings(adaptive=True).as_config()
+    assert fields["thyme_sampling"] == expected
+    assert fields["vllm_engine_kwargs"]["additional_config"] == {"thyme": expected}
+
+
+def test_the_sampling_settings_come_from_the_environment(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    fields = parsed["code temperature"]["fields"]
+    assert fields["thyme_sampling"] == {
+        "adaptive": True,
+        "code_temperature": 0.25,
+        "train_code_tokens": False,
+        "stop_repetition": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("hot code", "THYME_CODE_TEMPERATURE='0.75'"),
+        ("temperature of no code", "THYME_CODE_TEMPERATURE has no effect"),
+        ("second model runner", "VLLM_USE_V2_MODEL_RUNNER=0"),
+    ],
+)
+def test_settings_that_cannot_work_stop_the_job(
+    parsed: dict[str, dict[str, Any]], case: str, message: str
+) -> None:
+    assert message in parsed[case]["error"]
+    assert "SettingsError" in parsed[case]["error"]
+
+
+def test_a_rollout_server_is_started_with_the_sampling_hook(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    fields = parsed["rollout"]["fields"]
+    assert fields["stop_words"] == ["</code>", "</answer>"]
+    engine = fields["engine"]["engine_kwargs"]
+    assert engine["logits_processors"] == [VLLM_HOOK]
+    expected = SamplingSettings(adaptive=True, stop_repetition=False)
+    assert engine["additional_config"] == {"thyme": expected.as_config()}
 
 
 def test_the_turn_limit_comes_from_the_environment(parsed: dict[str, dict[str, Any]]) -> None:

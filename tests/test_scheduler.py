@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from swift_thyme.sampling.repetition import repetition_end
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # importing ms-swift warns about its own dependencies
 ]
@@ -249,3 +251,68 @@ def test_more_placeholders_than_images_is_an_error_that_says_so(
     ]
     with pytest.raises(DataError, match="2 image placeholders"):
         template.encode({"messages": messages, "images": [str(picture)]})
+
+
+def test_a_loop_is_cut_and_counts_as_truncated(template: Any, picture: Path) -> None:
+    scheduler, request = make_scheduler(template), make_request(picture)
+    loop = template.tokenizer.encode("The plate is near. " * 300, add_special_tokens=False)
+    choice = make_choice(template, "x")
+    choice.token_ids = [*loop[: repetition_end(loop)], template.tokenizer.eos_token_id]
+    choice.logprobs = {"content": [{"logprob": -0.5} for _ in choice.token_ids]}
+    choice.message.content = template.tokenizer.decode(choice.token_ids[:-1])
+    scheduler._limits = scheduler._limits._replace(max_total_tokens=None)
+    result = asyncio.run(take_turn(scheduler, request, choice, 1))
+    assert result["rollout_infos"]["thyme_end_reason"] == "repetition"
+    assert choice.finish_reason == "length"
+    assert result["response_token_ids"] == choice.token_ids[:-1]
+    assert len(result["rollout_logprobs"]) == sum(result["response_loss_mask"])
+
+
+def test_code_tokens_are_left_out_of_the_loss_where_that_is_asked_for(
+    template: Any, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THYME_TRAIN_CODE_TOKENS", "false")
+    scheduler, request = make_scheduler(template), make_request(picture)
+    choice = make_choice(template, WRITES_A_CROP)
+    choice.logprobs["content"] = [{"logprob": -float(i)} for i in range(len(choice.token_ids))]
+    assert asyncio.run(take_turn(scheduler, request, choice, 1)) == {"done": False}
+    step = scheduler.step(request, choice, 1)
+    ids, mask = step["response_token_ids"], step["response_loss_mask"]
+    assert len(ids) == len(mask)
+    trained = template.tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    assert trained == "<think>look <code>"
+    assert step["rollout_logprobs"] == [-float(i) for i, m in enumerate(mask) if m]
+    scheduler.set_assistant_message_token_ids(request, ids)
+    final = make_choice(template, "It is 4.</think><answer>4</answer>")
+    result = asyncio.run(take_turn(scheduler, request, final, 2))
+    assert result["done"] is True
+    assert result.get("response_loss_mask", [1]).count(0) == 0
+
+
+def test_a_turn_without_trained_tokens_gives_ms_swift_no_log_probabilities(
+    template: Any, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THYME_TRAIN_CODE_TOKENS", "false")
+    scheduler, request = make_scheduler(template), make_request(picture)
+    first = make_choice(template, "<think><code>\nprint('</answer>")
+    assert asyncio.run(take_turn(scheduler, request, first, 1)) == {"done": False}
+    step = scheduler.step(request, first, 1)
+    scheduler.set_assistant_message_token_ids(request, step["response_token_ids"])
+    second = make_choice(template, "')\n</code>")
+    assert asyncio.run(take_turn(scheduler, request, second, 2)) == {"done": False}
+    step = scheduler.step(request, second, 2)
+    assert sum(step["response_loss_mask"]) == 0
+    assert step["rollout_logprobs"] == []
+    # What ms-swift would fall back to.
+    assert second.logprobs is None
+
+
+def test_a_sampled_placeholder_says_that_the_hook_is_not_loaded(
+    template: Any, picture: Path
+) -> None:
+    from swift_thyme.errors import SettingsError
+
+    scheduler, request = make_scheduler(template), make_request(picture)
+    choice = make_choice(template, "<think><|image_pad|>")
+    with pytest.raises(SettingsError, match="samples without the hook"):
+        asyncio.run(take_turn(scheduler, request, choice, 1))

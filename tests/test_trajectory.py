@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from swift_thyme.errors import SandboxUnavailableError
+from swift_thyme.sampling.repetition import repetition_end
 from swift_thyme.sandbox import ExecutionResult, ExecutionStatus, Observation, ReturnedImage
 from swift_thyme.trajectory import EncodedObservation, EndReason, Limits, Trajectory
 
@@ -236,3 +237,32 @@ async def test_an_unexpected_error_releases_the_session_and_is_not_swallowed() -
     with pytest.raises(ValueError, match="bug"):
         await trajectory.advance(ids("<code>1</code>"), "stop")
     assert session.closed == 1
+
+
+async def test_a_turn_that_loops_ends_the_trajectory_where_the_loop_was_evident() -> None:
+    trajectory, session = make_trajectory(make_result())
+    turn = ids("<think>" + "and so on " * 200 + "</think><answer>4</answer>")
+    outcome = await trajectory.advance(turn, "stop")
+    assert outcome.done
+    assert trajectory.summary.end_reason is EndReason.REPETITION
+    assert outcome.kept == repetition_end(turn) == trajectory.summary.sampled_tokens
+    assert outcome.kept < len(turn)
+    assert session.codes == []
+
+
+async def test_the_end_token_that_stopped_a_loop_is_not_the_models() -> None:
+    trajectory, _ = make_trajectory()
+    loop = ids("<think><code>" + "x = 1\n" * 200)
+    stopped = [*loop[: repetition_end(loop)], END]
+    outcome = await trajectory.advance(stopped, "stop")
+    assert trajectory.summary.end_reason is EndReason.REPETITION
+    assert outcome.kept == len(stopped) - 1
+    assert trajectory.summary.blocks == 1
+
+
+async def test_a_loop_goes_on_where_that_is_asked_for() -> None:
+    trajectory, _ = make_trajectory(limits=Limits(stop_repetition=False))
+    turn = ids("<think>" + "and so on " * 200 + "</think><answer>4</answer>")
+    outcome = await trajectory.advance(turn, "stop")
+    assert outcome.kept == len(turn)
+    assert trajectory.summary.end_reason is EndReason.ANSWER

@@ -3,6 +3,9 @@
 vLLM loads the class by name (``swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor``) in every
 process that samples, so no plugin file has to be imported there. Settings come with the engine
 arguments, in ``additional_config["thyme"]``.
+
+vLLM calls processors that can change the arg-max before penalties, temperature, top-k and top-p:
+what is left inside code is the arg-max of the model's own logits, whatever the penalties say.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from vllm.v1.sample.logits_processor import (  # noqa: TID253 - an engine adapte
     MoveDirectionality,
 )
 
-from swift_thyme.sampling.code_span import CodeSpan, TokenText, assistant_turn
+from swift_thyme.errors import SettingsError
+from swift_thyme.sampling.logits import LogitsEditor, RowEdits
+from swift_thyme.sampling.row import SampledRow
+from swift_thyme.sampling.settings import SamplingSettings
 from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:
@@ -26,29 +32,41 @@ if TYPE_CHECKING:
 __all__ = ["ThymeLogitsProcessor"]
 
 
-class _Row:
-    """The code span of one running request."""
+class _Request:
+    """One running request."""
 
-    __slots__ = ("output_ids", "seen", "span")
+    __slots__ = ("end_id", "factor", "output_ids", "row")
 
-    def __init__(self, span: CodeSpan, output_ids: list[int]) -> None:
-        self.span = span
+    def __init__(
+        self, row: SampledRow, output_ids: list[int], factor: float, end_id: int | None
+    ) -> None:
+        self.row = row
+        # vLLM appends to this list.
         self.output_ids = output_ids
-        self.seen = 0
+        self.factor = factor
+        """Multiplier of the logits inside code; 0: only the arg-max is left."""
+        self.end_id = end_id
+        """Token that ends the request; None where none does."""
 
 
 class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has no type information
-    """Rules placeholder tokens out and, with ``greedy_code``, leaves only the arg-max in code."""
+    """Temperature inside code, placeholder guard and repetition stop."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
-        settings: dict[str, Any] = (vllm_config.additional_config or {}).get("thyme", {})
-        tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
-        tokens = HookTokens.from_tokenizer(tokenizer)
-        self._greedy_code = bool(settings.get("greedy_code", False))
-        self._forbidden = torch.tensor(tokens.forbidden, dtype=torch.long, device=device)
-        self._turn_start = tokens.turn_start
-        self._text = TokenText(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
-        self._rows: dict[int, _Row] = {}
+        if getattr(vllm_config, "use_v2_model_runner", False):
+            raise SettingsError(
+                "vLLM's second model runner has another interface for logits processors, and the "
+                "sampling hook would not be called: set VLLM_USE_V2_MODEL_RUNNER=0"
+            )
+        config: dict[str, Any] = (vllm_config.additional_config or {}).get("thyme", {})
+        self._settings = SamplingSettings.from_config(config)
+        self._tokens = HookTokens.from_tokenizer(
+            cached_tokenizer_from_config(vllm_config.model_config)
+        )
+        self._editor = LogitsEditor(
+            self._tokens.forbidden, torch.device(device), pin_memory=is_pin_memory
+        )
+        self._requests: dict[int, _Request] = {}
 
     def is_argmax_invariant(self) -> bool:
         """Return False: the placeholder guard can change the arg-max."""
@@ -56,44 +74,49 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has n
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follow requests that come, go and move between rows of the batch."""
-        if batch_update is None or not self._greedy_code:
+        settings = self._settings
+        if batch_update is None or not (settings.adaptive or settings.stop_repetition):
             return
+        requests = self._requests
         for index in batch_update.removed:
-            self._rows.pop(index, None)
-        for index, _, prompt_ids, output_ids in batch_update.added:
-            span = CodeSpan()
-            span.push_all(map(self._text, assistant_turn(prompt_ids or [], self._turn_start)))
-            self._rows[index] = _Row(span, output_ids)
+            requests.pop(index, None)
+        for index, params, prompt_ids, output_ids in batch_update.added:
+            requests[index] = self._request(params, prompt_ids or [], output_ids)
         for source, target, direction in batch_update.moved:
-            moved, replaced = self._rows.pop(source, None), self._rows.pop(target, None)
+            moved, replaced = requests.pop(source, None), requests.pop(target, None)
             if moved is not None:
-                self._rows[target] = moved
+                requests[target] = moved
             if direction is MoveDirectionality.SWAP and replaced is not None:
-                self._rows[source] = replaced
+                requests[source] = replaced
+
+    def _request(self, params: Any, prompt_ids: list[int], output_ids: list[int]) -> _Request:
+        settings = self._settings
+        row = SampledRow(
+            self._tokens.texts,
+            self._tokens.turn_ids(prompt_ids) if settings.adaptive else (),
+            follow_code=settings.adaptive,
+            watch_repetition=settings.stop_repetition,
+        )
+        end_ids = [params.eos_token_id, *(params.stop_token_ids or ())]
+        end_id = next((end_id for end_id in end_ids if end_id is not None), None)
+        factor = settings.code_factor(params.temperature)
+        return _Request(row, output_ids, factor, end_id)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Mask logits of shape (batch, vocabulary) in place."""
-        if self._forbidden.numel():
-            logits.index_fill_(1, self._forbidden, float("-inf"))
-        if self._greedy_code:
-            inside = self._rows_inside_code()
-            if inside:
-                rows = torch.tensor(inside, dtype=torch.long, device=logits.device)
-                best = logits[rows].argmax(dim=1)
-                values = logits[rows, best]
-                logits[rows] = float("-inf")
-                logits[rows, best] = values
-        return logits
-
-    def _rows_inside_code(self) -> list[int]:
+        """Edit logits of shape (batch, vocabulary) in place."""
+        self._editor.forbid(logits)
         # Output ids are complete here and not yet in `update_state`: with asynchronous scheduling
         # the last one is filled in between.
-        inside = []
-        for index, row in self._rows.items():
-            ids = row.output_ids
-            while row.seen < len(ids) and ids[row.seen] >= 0:
-                row.span.push(self._text(ids[row.seen]))
-                row.seen += 1
-            if row.span.inside:
-                inside.append(index)
-        return inside
+        edits = RowEdits([], [], [])
+        for index, request in self._requests.items():
+            row = request.row
+            row.advance(request.output_ids)
+            if row.looping and request.end_id is not None:
+                edits.ended.append((index, request.end_id))
+            elif row.inside_code:
+                if not request.factor:
+                    edits.greedy.append(index)
+                elif request.factor != 1:
+                    edits.scaled.append((index, request.factor))
+        self._editor.edit(logits, edits)
+        return logits

@@ -5,6 +5,7 @@ usage: python parse_cases.py CASES.json; a case is {"class", "argv"}.
 
 import json
 import os
+import pickle
 import sys
 import traceback
 
@@ -28,8 +29,11 @@ FIELDS = (
     "callbacks",
     "vllm_engine_kwargs",
     "vllm_use_async_engine",
-    "thyme_greedy_code",
+    "thyme_sampling",
 )
+
+# A server's arguments count the machine's GPUs, of which there may be none here.
+RolloutArguments._check_device_count = lambda self: None
 
 results = []
 with open(sys.argv[1], encoding="utf-8") as file:
@@ -43,6 +47,9 @@ for case in cases:
     try:
         arguments, remaining = parse_args(CLASSES[case["class"]], case["argv"])
         found = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
+        if case["class"] == "rollout":
+            # What the server's engine processes are started with, after the pickling on the way.
+            found["engine"] = pickle.loads(pickle.dumps(arguments)).get_vllm_engine_kwargs()
         results.append({"fields": found, "remaining": remaining})
     except (Exception, SystemExit) as error:
         traceback.print_exc()
