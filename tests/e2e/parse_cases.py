@@ -29,6 +29,7 @@ FIELDS = (
     "vllm_engine_kwargs",
     "vllm_use_async_engine",
     "thyme_greedy_code",
+    "loss_scale",
 )
 
 results = []
