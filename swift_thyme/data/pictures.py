@@ -33,7 +33,10 @@ MAX_ASPECT = 200
 """Qwen's processors refuse longer images."""
 
 # Formats that Pillow decodes by itself; EPS and PDF, for example, would start other programs.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+# Builds of Pillow differ in which of them they have, and know only after this call.
+Image.init()
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+_FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 _ORIENTATION = 0x0112
 _LONGEST_PATH = 4096
 _URLSAFE = str.maketrans("-_", "+/")

@@ -117,7 +117,9 @@ class _Scan:
         if self.answered:
             raise self.reject(Reason.TAG_ORDER, f"<{tag}> after the answer", at)
         if tag == "answer" and self.think == "open":
-            raise self.reject(Reason.TAG_ORDER, "<answer> before </think>", at)
+            if "</think>" in self.text[at:].lower():
+                raise self.reject(Reason.TAG_ORDER, "<answer> before </think>", at)
+            raise self.reject(Reason.UNBALANCED_TAG, "<think> is not closed", at)
         self.open = tag
 
     def _think(self, closing: bool, at: int) -> None:
