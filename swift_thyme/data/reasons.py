@@ -83,8 +83,8 @@ _TEXT = {
     Reason.IMAGE_ASPECT: "an image is more than 200 times as long as it is wide",
     Reason.IMAGE_CRASH: "decoding an image ended the process, twice",
     Reason.CODE_FAILED: "a code block did not run to its end (--execute)",
-    Reason.OUTPUT_MISSING: "a code block gave nothing, text was recorded (--execute)",
-    Reason.OUTPUT_IMAGE_MISSING: "a code block gave fewer images than recorded (--execute)",
+    Reason.OUTPUT_MISSING: "a code block printed nothing and returned no image (--execute)",
+    Reason.OUTPUT_IMAGE_MISSING: "a code block returned fewer images than recorded (--execute)",
 }
 
 

@@ -183,13 +183,13 @@ def _cut_jsonl(index: int, path: Path, size: int) -> Iterator[Shard]:
 
 
 def _cut_tsv(index: int, path: Path, size: int) -> Iterator[Shard]:
-    records = _TsvRecords(path)
-    start, offset, n_rows = 0, records.position, 0
-    for _ in records:
-        n_rows += 1
-        if n_rows - start == size:
-            yield Shard(index, start, n_rows, offset)
-            start, offset = n_rows, records.position
+    with _TsvRecords(path) as records:
+        start, offset, n_rows = 0, records.position, 0
+        for _ in records:
+            n_rows += 1
+            if n_rows - start == size:
+                yield Shard(index, start, n_rows, offset)
+                start, offset = n_rows, records.position
     if n_rows > start:
         yield Shard(index, start, n_rows, offset)
 
@@ -339,6 +339,12 @@ class _TsvRecords:
     def __iter__(self) -> Iterator[list[str]]:
         return iter(self._reader)
 
+    def __enter__(self) -> _TsvRecords:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
 
 class _TsvReader:
     def __init__(self, path: Path) -> None:
@@ -346,13 +352,14 @@ class _TsvReader:
         self._offsets: dict[str, int] | None = None
 
     def rows(self, shard: Shard) -> Iterator[RawRow]:
-        records = _TsvRecords(self._path, shard.offset)
-        for number, record in zip(range(shard.start + 1, shard.stop + 1), records, strict=False):
-            values = self._values(records.header, record)
-            image = values.get("image")
-            if image and len(image) <= _LONGEST_REFERENCE:
-                values["image"] = self._referenced(image) or image
-            yield RawRow(number, values)
+        numbers = range(shard.start + 1, shard.stop + 1)
+        with _TsvRecords(self._path, shard.offset) as records:
+            for number, record in zip(numbers, records, strict=False):
+                values = self._values(records.header, record)
+                image = values.get("image")
+                if image and len(image) <= _LONGEST_REFERENCE:
+                    values["image"] = self._referenced(image) or image
+                yield RawRow(number, values)
 
     @staticmethod
     def _values(header: list[str], record: list[str]) -> dict[str, Any]:
@@ -365,17 +372,17 @@ class _TsvReader:
         offset = self._offsets.get(index)
         if offset is None:
             return None
-        records = _TsvRecords(self._path, offset)
-        image = self._values(records.header, next(iter(records))).get("image")
+        with _TsvRecords(self._path, offset) as records:
+            image = self._values(records.header, next(iter(records))).get("image")
         return image if isinstance(image, str) else None
 
     def _index(self) -> dict[str, int]:
         offsets = {}
-        records = _TsvRecords(self._path)
-        offset = records.position
-        for record in records:
-            values = self._values(records.header, record)
-            if len(values.get("image") or "") > _LONGEST_REFERENCE and values.get("index"):
-                offsets[str(values["index"])] = offset
+        with _TsvRecords(self._path) as records:
             offset = records.position
+            for record in records:
+                values = self._values(records.header, record)
+                if len(values.get("image") or "") > _LONGEST_REFERENCE and values.get("index"):
+                    offsets[str(values["index"])] = offset
+                offset = records.position
         return offsets
