@@ -14,6 +14,7 @@ from typing import NamedTuple
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.response import output_texts
 from swift_thyme.data.rows import BuiltRow
+from swift_thyme.errors import SettingsError
 from swift_thyme.protocol import IMAGE_TAG, code_blocks
 from swift_thyme.sandbox import InputImage, SandboxPool
 
@@ -49,6 +50,7 @@ async def execute_rows(
 
     Raises:
         SandboxUnavailableError: The sandbox failed.
+        SettingsError: The pictures lie where the sandbox cannot place them.
     """
     places = asyncio.Semaphore(pool.settings.workers * SESSIONS_PER_WORKER)
 
@@ -71,7 +73,11 @@ async def _execute(pool: SandboxPool, row: BuiltRow, timeout_s: float | None) ->
         for image in row.images[:n_own]
     ]
     repaired = 0
-    async with await pool.open(images) as session:
+    try:
+        session = await pool.open(images)
+    except ValueError as error:
+        raise SettingsError(f"--out: the sandbox cannot show images there: {error}") from error
+    async with session:
         for number, (block, output) in enumerate(zip(blocks, recorded, strict=True), 1):
             result = await session.run(block.code, timeout_s)
             repaired += bool(result.repairs)
