@@ -18,6 +18,7 @@ import io
 import os
 import struct
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swift_thyme.data.reasons import Reason, RowRejected
+
+b64decode: Callable[..., bytes]
+try:
+    import pybase64
+
+    # The same function, 30 times as fast: it uses the processor's vector instructions.
+    b64decode = pybase64.b64decode
+except ImportError:
+    b64decode = base64.b64decode
 
 __all__ = ["ImageStore", "Picture", "normalise", "raw_bytes"]
 
@@ -120,12 +130,12 @@ def _looks_like_path(text: str) -> bool:
 def _base64(text: str, name: str) -> bytes:
     try:
         # Without validation foreign characters are skipped in silence.
-        return base64.b64decode(text, validate=True)
+        return b64decode(text, validate=True)
     except ValueError:
         pass
     try:
         plain = "".join(text.split()).translate(_URLSAFE)
-        return base64.b64decode(plain, validate=True)
+        return b64decode(plain, validate=True)
     except ValueError as error:
         raise RowRejected(Reason.IMAGE_BASE64, f"{name} is not base64: {error}") from error
 
@@ -161,7 +171,8 @@ def normalise(data: bytes, max_pixels: float, name: str = "image") -> Picture:
         raise RowRejected(Reason.IMAGE_ASPECT, f"{name} has {width}x{height} pixels")
     try:
         if _is_upright_rgb_jpeg(image):
-            image.draft("RGB", (width // 8, height // 8))
+            # Every byte is read, but little is computed: grey, at an eighth of the size.
+            image.draft("L", (width // 8, height // 8))
             image.load()
             return Picture(data, width, height)
         return _encoded(image)

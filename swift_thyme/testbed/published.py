@@ -22,7 +22,15 @@ from PIL import Image
 
 from swift_thyme.protocol import OUTPUT_DIR
 
-__all__ = ["FAULTS", "PICTURE_KINDS", "Published", "make_published", "make_row", "picture_bytes"]
+__all__ = [
+    "FAULTS",
+    "PICTURE_KINDS",
+    "Published",
+    "make_published",
+    "make_row",
+    "mark_picture",
+    "picture_bytes",
+]
 
 BROKEN_SHARE = 0.03
 SPLITS = ("wo_thinking_thyme_single_round", "2round", "computation")
@@ -128,10 +136,10 @@ class _Album:
 
     def draw(self, rng: np.random.Generator, serial: int) -> tuple[bytes, tuple[int, int]]:
         data, size = self._stock[int(rng.integers(len(self._stock)))]
-        return _mark(data, serial), size
+        return mark_picture(data, serial), size
 
 
-def _mark(data: bytes, serial: int) -> bytes:
+def mark_picture(data: bytes, serial: int) -> bytes:
     """Return the picture with a comment in it, so that its bytes are its own."""
     text = f"picture {serial}".encode()
     if data.startswith(b"\xff\xd8"):
