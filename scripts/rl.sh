@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # usage: MODEL=stage2/checkpoint DATASET=rl.jsonl SAVE_PATH=... bash scripts/rl.sh [flags of swift rlhf]
 # GRPO-ATS with vLLM beside the trainer on the same GPUs. Flags given here override.
-# The judge's address and the reward weights: .deepspeed_env (scripts/deepspeed_env.example).
+# USE_VLLM=false lets transformers generate. The judge's address and the reward weights:
+# .deepspeed_env (scripts/deepspeed_env.example).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/common.sh
@@ -11,6 +12,11 @@ need DATASET "the rows that thyme data rl wrote: one or more files, separated by
 need SAVE_PATH "the folder for checkpoints"
 
 export MAX_PIXELS=${MAX_PIXELS:-2408448}
+engine=(--use_vllm false)
+if [ "${USE_VLLM:-true}" = true ]; then
+  engine=(--use_vllm true --vllm_mode colocate --vllm_gpu_memory_utilization 0.55
+    --vllm_limit_mm_per_prompt '{"image": 6}' --vllm_max_model_len 10240)
+fi
 # shellcheck disable=SC2086 # DATASET may name several files
 launch rlhf \
   --rlhf_type grpo \
@@ -20,8 +26,7 @@ launch rlhf \
   --external_plugins "$root/plugin/agent_rm.py" \
   --O3 true --stop_words '<code>' \
   --reward_funcs fmt_orm vqa_orm cst_orm \
-  --use_vllm true --vllm_mode colocate --vllm_gpu_memory_utilization 0.55 \
-  --vllm_limit_mm_per_prompt '{"image": 6}' --vllm_max_model_len 10240 \
+  "${engine[@]}" \
   --tuner_type full --freeze_vit true \
   --torch_dtype bfloat16 --attn_impl flash_attn \
   --deepspeed zero3 \

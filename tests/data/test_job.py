@@ -25,7 +25,7 @@ ONE = ("print(1)", "1")
 @pytest.mark.slow
 def test_planted_faults_are_found_and_kills_change_nothing(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    program = python_program("scripts/check_data.py", "--rows", "800", "--kills", "2")
+    program = python_program("scripts/check_data.py", "--rows", "520", "--kills", "2")
     job = run_program([*program, "--rows-per-shard", "16", "--json", str(result)])
     assert job.returncode == 0, job.stdout + job.stderr
     found = json.loads(result.read_text())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, TINY_MODEL, run_program
+from tests.conftest import ROOT, TINY_MODEL, python_program, run_program
 
 CPU = (
     *("--model_type", "qwen2_5_vl", "--template", "thyme_tiny"),
@@ -25,6 +25,7 @@ RL = (
     *("--max_completion_length", "200", "--vllm_max_model_len", "1024"),
     *("--vllm_enforce_eager", "true"),
 )
+RL_SAMPLES = ("--per_device_train_batch_size", "4", "--max_completion_length", "200")
 
 
 def run_script(
@@ -88,7 +89,7 @@ def test_the_three_stages_follow_each_other(tmp_path: Path, tiny_data: Path) -> 
 
 @pytest.mark.slow
 def test_rl_in_two_processes(tmp_path: Path, tiny_data: Path) -> None:
-    flags = (*CPU, *RL, "--use_vllm", "false", "--max_steps", "1", "--save_steps", "1")
+    flags = (*CPU, *RL_SAMPLES, "--max_steps", "1", "--save_strategy", "no")
     output = tmp_path / "rl"
     job = run_script(
         "rl",
@@ -97,6 +98,7 @@ def test_rl_in_two_processes(tmp_path: Path, tiny_data: Path) -> None:
         output,
         *flags,
         *("--gradient_accumulation_steps", "1"),
+        USE_VLLM="false",
         NPROC_PER_NODE="2",
         MASTER_PORT="29573",
     )
@@ -195,6 +197,50 @@ def test_the_server_gets_the_last_gpu_and_the_trainer_the_others(tmp_path: Path)
     seen = (tmp_path / "bin" / "swift.env").read_text()
     assert "CUDA_VISIBLE_DEVICES=0,1\n" in seen and "CUDA_VISIBLE_DEVICES=2\n" in seen
     assert "NPROC_PER_NODE=2\n" in seen
+
+
+# `swift rollout` counts GPUs while it parses, and a trainer in server mode connects to the server.
+PARSE = """
+import json, sys
+from unittest import mock
+import swift.arguments.deploy_args as deploy
+from swift.arguments import RLHFArguments, RolloutArguments
+from swift.utils import parse_args
+kind = {"rollout": RolloutArguments, "rlhf": RLHFArguments}[sys.argv[1]]
+with mock.patch.object(deploy, "get_device_count", lambda: 1), \\
+     mock.patch.object(RLHFArguments, "_init_external_vllm", lambda self: None):
+    found, left = parse_args(kind, sys.argv[2:])
+names = ("multi_turn_scheduler", "max_turns", "stop_words", "vllm_use_async_engine", "vllm_mode",
+         "vllm_server_host", "vllm_server_port", "learning_rate", "vllm_engine_kwargs")
+print("FOUND" + json.dumps([left, {n: getattr(found, n) for n in names if hasattr(found, n)}]))
+"""
+
+
+@pytest.mark.slow
+def test_ms_swift_knows_every_flag_of_the_server_script(tmp_path: Path) -> None:
+    path = make_recorder(tmp_path / "bin", "swift", "curl")
+    devices = {"ROLLOUT_DEVICES": "1", "TRAIN_DEVICES": "0"}
+    flags = {"ROLLOUT_FLAGS": " ".join(CPU[:7])}
+    training = (*CPU, *RL_SAMPLES)
+    job = run_script(
+        "rl_server", TINY_MODEL, "d", tmp_path / "out", *training, PATH=path, **devices, **flags
+    )
+    assert job.returncode == 0, job.stderr
+    argv = (tmp_path / "bin" / "swift.argv").read_text().splitlines()
+    second = argv.index("rlhf") if argv[0] == "rollout" else argv.index("rollout")
+    parsed = {}
+    for part in (argv[:second], argv[second:]):
+        run = run_program(python_program("-c", PARSE, *part))
+        line = next((x for x in run.stdout.splitlines() if x.startswith("FOUND")), None)
+        assert line is not None, run.stderr[-3000:]
+        left, parsed[part[0]] = json.loads(line.removeprefix("FOUND"))
+        assert left == []
+    assert parsed["rollout"]["multi_turn_scheduler"] == "o3"
+    assert parsed["rollout"]["vllm_use_async_engine"] is True
+    assert parsed["rollout"]["stop_words"] == ["</code>", "</answer>"]
+    assert parsed["rlhf"]["vllm_mode"] == "server"
+    assert parsed["rlhf"]["vllm_server_port"] == [8000]
+    assert parsed["rlhf"]["learning_rate"] == 5e-7
 
 
 def test_a_server_without_two_gpus_says_what_is_missing(tmp_path: Path) -> None:
