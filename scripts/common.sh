@@ -40,7 +40,8 @@ launch() {
     if [ -f "$env_file" ]; then grep -v '^MAX_PIXELS=' "$env_file" >"$everywhere" || true; fi
     echo "MAX_PIXELS=$MAX_PIXELS" >>"$everywhere"
     export DS_ENV_FILE=$everywhere
-    deepspeed --hostfile "$HOSTFILE" --no_local_rank --module "swift.cli.$command" "$@"
+    deepspeed --hostfile "$HOSTFILE" ${MASTER_PORT:+--master_port "$MASTER_PORT"} \
+      --no_local_rank --module "swift.cli.$command" "$@"
   else
     swift "$command" "$@"
   fi

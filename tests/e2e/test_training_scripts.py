@@ -54,27 +54,32 @@ def losses(output: Path) -> list[float]:
 def test_the_three_stages_follow_each_other(tmp_path: Path, tiny_data: Path) -> None:
     one, two, rl = tmp_path / "one", tmp_path / "two", tmp_path / "rl"
     demonstrations = tiny_data / "sft.jsonl"
+    # The second stage runs in two processes that DeepSpeed's launcher starts; it asks for the
+    # address of a host by ssh, be it this one.
+    hostfile = tmp_path / "hostfile"
+    hostfile.write_text("localhost slots=2\n")
+    path = make_program(tmp_path / "bin", "ssh", "echo 127.0.0.1")
+    single = {"NPROC_PER_NODE": "1", "MASTER_PORT": "29571"}
+    double = {"HOSTFILE": str(hostfile), "MASTER_PORT": "29575", "PATH": path}
     stages = (
-        ("sft_stage1", TINY_MODEL, demonstrations, one, SFT, "1"),
-        ("sft_stage2", one / "checkpoint-2", f"{demonstrations} {demonstrations}", two, SFT, "2"),
-        ("rl", two / "checkpoint-2", tiny_data / "rl.jsonl", rl, RL, "1"),
+        ("sft_stage1", TINY_MODEL, demonstrations, one, SFT, single),
+        (
+            "sft_stage2",
+            one / "checkpoint-2",
+            f"{demonstrations} {demonstrations}",
+            two,
+            SFT,
+            double,
+        ),
+        ("rl", two / "checkpoint-2", tiny_data / "rl.jsonl", rl, RL, single),
     )
-    for name, model, dataset, output, flags, processes in stages:
-        job = run_script(
-            name,
-            model,
-            dataset,
-            output,
-            *CPU,
-            *flags,
-            NPROC_PER_NODE=processes,
-            MASTER_PORT="29571",
-        )
+    for name, model, dataset, output, flags, environment in stages:
+        job = run_script(name, model, dataset, output, *CPU, *flags, **environment)
         assert job.returncode == 0, job.stdout[-2000:] + job.stderr[-4000:]
         saved = arguments(output)
         assert saved["model"] == str(model)
         assert saved["O3"] is True
-        assert saved["global_world_size"] == int(processes)
+        assert saved["global_world_size"] == (2 if environment is double else 1)
         assert len(losses(output)) == 2
         assert (output / "checkpoint-2" / "model.safetensors").is_file()
     assert arguments(one)["loss_scale"] == arguments(two)["loss_scale"] == "thyme"
@@ -116,19 +121,25 @@ def test_a_missing_variable_is_named(name: str, missing: str) -> None:
     assert f"error: {missing} is not set" in job.stderr
 
 
+def make_program(folder: Path, name: str, body: str) -> str:
+    """Put a program into a folder and return a PATH that finds it first."""
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 def make_recorder(folder: Path, *names: str) -> str:
     """Put programs into a folder that write their arguments and environment down; return PATH."""
-    folder.mkdir()
+    path = ""
     for name in names:
-        program = folder / name
-        program.write_text(
-            "#!/usr/bin/env bash\n"
-            f'printf "%s\\n" "$@" >>"{folder}/{name}.argv"\n'
-            f'env >>"{folder}/{name}.env"\n'
-            f'[ ! -f "${{DS_ENV_FILE:-}}" ] || cat "$DS_ENV_FILE" >>"{folder}/{name}.file"\n'
+        body = (
+            f'printf "%s\\n" "$@" >>"{folder}/{name}.argv"\nenv >>"{folder}/{name}.env"\n'
+            f'[ ! -f "${{DS_ENV_FILE:-}}" ] || cat "$DS_ENV_FILE" >>"{folder}/{name}.file"'
         )
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return f"{folder}:{os.environ['PATH']}"
+        path = make_program(folder, name, body)
+    return path
 
 
 def test_a_hostfile_starts_the_job_on_its_hosts_with_the_same_image_size(tmp_path: Path) -> None:
@@ -184,8 +195,8 @@ def test_the_variables_of_the_env_file_reach_a_job_on_one_node(tmp_path: Path) -
 
 
 def test_the_server_gets_the_last_gpu_and_the_trainer_the_others(tmp_path: Path) -> None:
-    path = make_recorder(tmp_path / "bin", "swift", "curl", "nvidia-smi")
-    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nprintf 'GPU 0\\nGPU 1\\nGPU 2\\n'\n")
+    make_recorder(tmp_path / "bin", "swift", "curl")
+    path = make_program(tmp_path / "bin", "nvidia-smi", r"printf 'GPU 0\nGPU 1\nGPU 2\n'")
     job = run_script("rl_server", "m", "d", tmp_path, PATH=path, ROLLOUT_FLAGS="--log_level info")
     assert job.returncode == 0, job.stderr
     argv = (tmp_path / "bin" / "swift.argv").read_text()
