@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from swift_thyme.testbed.published import Published, make_published
+from swift_thyme.testbed.published import BROKEN_SHARE, Published, make_published
 
 MEMORY_LIMIT_MB = 1000
 
@@ -112,6 +112,7 @@ def wrong_rejections(data: Published, out: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--broken-share", type=float, default=BROKEN_SHARE)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--workers", type=int, help="worker processes; default: all cores")
     parser.add_argument("--rows-per-shard", type=int, default=64)
@@ -122,7 +123,7 @@ def main() -> int:
     folder = (options.folder or Path(tempfile.mkdtemp())).resolve()
     source, out = folder / "source", folder / "out"
     rng = random.Random(options.seed)
-    data = make_published(source, options.rows, options.seed)
+    data = make_published(source, options.rows, options.seed, options.broken_share)
     argv = command(source, out, options)
     whole_s, peak_mb = run_whole(argv)
     wrong = wrong_rejections(data, out)

@@ -23,6 +23,7 @@ from PIL import Image
 from swift_thyme.protocol import OUTPUT_DIR
 
 __all__ = [
+    "BROKEN_SHARE",
     "FAULTS",
     "PICTURE_KINDS",
     "Published",

@@ -25,12 +25,12 @@ ONE = ("print(1)", "1")
 @pytest.mark.slow
 def test_planted_faults_are_found_and_kills_change_nothing(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    program = python_program("scripts/check_data.py", "--rows", "520", "--kills", "2")
-    job = run_program([*program, "--rows-per-shard", "16", "--json", str(result)])
+    program = python_program("scripts/check_data.py", "--rows", "520", "--broken-share", "0.2")
+    job = run_program([*program, "--kills", "2", "--rows-per-shard", "16", "--json", str(result)])
     assert job.returncode == 0, job.stdout + job.stderr
     found = json.loads(result.read_text())
     assert found["wrong"] == []
-    assert found["planted"] >= 15
+    assert found["kinds"] >= 15
     assert found["resumed_identical"] and found["second_run_identical"]
     assert (found["kills"], found["shards_redone"]) == (2, 0)
 
