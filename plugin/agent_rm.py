@@ -14,10 +14,12 @@ from swift_thyme.metrics import ThymeCallback
 from swift_thyme.o3 import accept_o3_flag, sampling_settings
 from swift_thyme.sampling.hf_hook import install_sampling_hook
 from swift_thyme.scheduler import O3Scheduler
+from swift_thyme.sft import loss_scale
 
 multi_turns["o3"] = O3Scheduler
 callbacks_map["thyme"] = ThymeCallback
 rewards.register()
+loss_scale.register()
 install_image_accounting()
 if accept_o3_flag():
     install_sampling_hook(sampling_settings())

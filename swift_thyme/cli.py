@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 import swift_thyme
+from swift_thyme.data.cli import data_app
 from swift_thyme.doctor_cli import doctor_command
 from swift_thyme.errors import ThymeError
 from swift_thyme.sandbox.cli import sandbox_command
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
+app.add_typer(data_app, name="data")
 
 
 @app.command()

@@ -18,6 +18,7 @@ What ``--O3 true`` fills (never what the user has set):
 ``callbacks``                        ``thyme`` is added (trajectory metrics)
 ``vllm_engine_kwargs``               the sampling hook and its settings are added
 ``vllm_use_async_engine``            true, for ``swift rollout``
+``loss_scale``                       ``thyme``, for ``swift sft``
 ===================================  =====================================================
 """
 
@@ -50,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 SCHEDULER_NAME = "o3"
 CALLBACK_NAME = "thyme"
+LOSS_SCALE_NAME = "thyme"
 DEFAULT_MAX_TURNS = 4
 DEFAULT_MAX_IMAGES = 6
 VLLM_HOOK = "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor"
@@ -169,7 +171,26 @@ def accept_o3_flag() -> bool:
     arguments.O3 = bool(_take_o3(remaining))
     if arguments.O3:
         fill_defaults(arguments, O3Settings.from_env())
+        if _is_supervised(arguments) and not _is_given(frames, "loss_scale"):
+            arguments.loss_scale = LOSS_SCALE_NAME
+            logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _is_supervised(arguments: Any) -> bool:
+    """Tell whether the job is ``swift sft``, whose loss is on demonstrations."""
+    names = {kind.__name__ for kind in type(arguments).__mro__}
+    return "SftArguments" in names and not names & {"RLHFArguments", "PretrainArguments"}
+
+
+def _is_given(frames: list[FrameType], name: str) -> bool:
+    """Tell whether the user has set a flag, be it to its default value."""
+    for frame in frames:
+        if frame.f_code.co_name == "parse_args_into_dataclasses":
+            given = frame.f_locals.get("args")
+            argv = given if isinstance(given, list) else sys.argv[1:]
+            return any(flag == f"--{name}" or flag.startswith(f"--{name}=") for flag in argv)
+    return False
 
 
 def fill_defaults(arguments: Any, settings: O3Settings) -> None:

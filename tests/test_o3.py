@@ -104,6 +104,11 @@ CASES: dict[str, dict[str, Any]] = {
     "no bool": {"class": "rlhf", "argv": [*GRPO, "--O3", "maybe"]},
     "dpo": {"class": "rlhf", "argv": [*TRAIN, "--O3", "true"]},
     "sft": {"class": "sft", "argv": [*TRAIN, "--O3", "true"]},
+    "sft with a loss scale": {
+        "class": "sft",
+        "argv": [*TRAIN, "--O3", "true", "--loss_scale", "default"],
+    },
+    "sft without O3": {"class": "sft", "argv": TRAIN},
     "infer": {"class": "infer", "argv": [*BASE, "--O3", "true", "--load_args", "false", *INFER]},
 }
 
@@ -232,6 +237,16 @@ def test_o3_is_accepted_where_nothing_rolls_out(
     assert parsed[command]["remaining"] == []
     assert parsed[command]["fields"]["O3"] is True
     assert parsed[command]["fields"].get("multi_turn_scheduler") is None
+
+
+def test_o3_sets_the_loss_scale_of_supervised_training_alone(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    scales = {name: parsed[name]["fields"].get("loss_scale") for name in ("sft", "dpo", "infer")}
+    assert scales == {"sft": "thyme", "dpo": "last_round", "infer": "default"}
+    assert parsed["sft with a loss scale"]["fields"]["loss_scale"] == "default"
+    assert parsed["sft without O3"]["fields"]["loss_scale"] == "default"
+    assert parsed["plain"]["fields"]["loss_scale"] != "thyme"
 
 
 @pytest.mark.parametrize(

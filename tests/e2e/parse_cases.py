@@ -30,6 +30,7 @@ FIELDS = (
     "vllm_engine_kwargs",
     "vllm_use_async_engine",
     "thyme_sampling",
+    "loss_scale",
 )
 
 # A server's arguments count the machine's GPUs, of which there may be none here.

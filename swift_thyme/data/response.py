@@ -1,0 +1,197 @@
+"""Checks of an assistant's turn against the protocol, and the rewriting of image paths in it."""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+import textwrap
+import warnings
+from collections.abc import Collection
+
+from swift_thyme.data.reasons import Reason, RowRejected
+from swift_thyme.protocol import IMAGE_TAG, OUTPUT_DIR, code_blocks
+
+__all__ = ["check_special_tokens", "check_response", "output_texts", "replace_paths", "tidy"]
+
+_TAG = re.compile(r"<(/?)(think|code|sandbox_output|answer)>", re.IGNORECASE)
+_OUTPUT = re.compile(r"<sandbox_output>(.*?)</sandbox_output>", re.IGNORECASE | re.DOTALL)
+_GAP = re.compile(r"(</code>)\s+(<sandbox_output>)", re.IGNORECASE)
+_SPECIAL = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad"
+    r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)\|>"
+)
+_PATH_CHARACTER = r"[\w./~-]"
+
+
+def tidy(response: str) -> str:
+    """Return the response as a rollout would hold it.
+
+    A rollout stops at ``</code>``, where the output follows at once, and at ``</answer>``; blanks
+    there would train the model to write what it never gets to write.
+    """
+    return _GAP.sub(r"\1\2", response.strip())
+
+
+def check_special_tokens(text: str, name: str) -> None:
+    """Raise RowRejected where a text holds a control token of the model, or cannot be written."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowRejected(Reason.BAD_UNICODE, f"{name}: {error.reason}") from error
+    found = _SPECIAL.search(text)
+    if found:
+        raise RowRejected(Reason.SPECIAL_TOKEN, f"{name} holds {found.group()}")
+
+
+def output_texts(response: str) -> list[str]:
+    """Return what stands inside the sandbox outputs, in order."""
+    return _OUTPUT.findall(response)
+
+
+class _Scan:
+    """One pass over the tags of a response."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.open: str | None = None
+        """The block that is open: `code`, `sandbox_output` or `answer`; they do not nest."""
+        self.think = "absent"
+        self.answered = False
+        self.position = 0
+        self.code_end: int | None = None
+        """Where the last code block ended, until its output is seen."""
+
+    def reject(self, reason: Reason, what: str, at: int) -> RowRejected:
+        around = self.text[max(0, at - 20) : at + 20]
+        return RowRejected(reason, f"{what} at character {at}: {around!r}")
+
+    def run(self) -> None:
+        for match in _TAG.finditer(self.text):
+            closing, tag, at = bool(match.group(1)), match.group(2).lower(), match.start()
+            if self.open is not None:
+                self._inside(closing, tag, at)
+            else:
+                self._between(closing, tag, at)
+            self.position = match.end()
+            if self.open is None and closing and tag == "code":
+                self.code_end = match.end()
+        end = len(self.text)
+        if self.open is not None:
+            raise self.reject(Reason.UNBALANCED_TAG, f"<{self.open}> is not closed", end)
+        if self.think == "open":
+            raise self.reject(Reason.UNBALANCED_TAG, "<think> is not closed", end)
+        if self.code_end is not None:
+            raise self.reject(Reason.CODE_WITHOUT_OUTPUT, "no output", self.code_end)
+        if not self.answered:
+            raise RowRejected(Reason.NO_ANSWER, f"the response ends with {self.text[-40:]!r}")
+        if self.text[self.position :].strip():
+            raise self.reject(Reason.TEXT_AFTER_ANSWER, "text", self.position)
+
+    def _inside(self, closing: bool, tag: str, at: int) -> None:
+        if closing and tag == self.open:
+            if tag == "answer":
+                if not self.text[self.position : at].strip():
+                    raise self.reject(Reason.EMPTY_ANSWER, "<answer> is empty", at)
+                self.answered = True
+            self.open = None
+        elif self.open == "sandbox_output" and tag != self.open:
+            return  # what a program printed is no markup
+        else:
+            mark = "/" if closing else ""
+            raise self.reject(Reason.UNBALANCED_TAG, f"<{mark}{tag}> inside <{self.open}>", at)
+
+    def _between(self, closing: bool, tag: str, at: int) -> None:
+        if self.code_end is not None:
+            is_output = tag == "sandbox_output" and not closing
+            if not is_output or self.text[self.code_end : at].strip():
+                raise self.reject(Reason.CODE_WITHOUT_OUTPUT, "no output", self.code_end)
+        elif tag == "sandbox_output" and not closing:
+            raise self.reject(Reason.OUTPUT_WITHOUT_CODE, "<sandbox_output>", at)
+        self.code_end = None
+        if closing and tag != "think":
+            raise self.reject(Reason.UNBALANCED_TAG, f"</{tag}> was not opened", at)
+        if tag == "think":
+            self._think(closing, at)
+            return
+        if self.answered:
+            raise self.reject(Reason.TAG_ORDER, f"<{tag}> after the answer", at)
+        if tag == "answer" and self.think == "open":
+            if "</think>" in self.text[at:].lower():
+                raise self.reject(Reason.TAG_ORDER, "<answer> before </think>", at)
+            raise self.reject(Reason.UNBALANCED_TAG, "<think> is not closed", at)
+        self.open = tag
+
+    def _think(self, closing: bool, at: int) -> None:
+        if closing:
+            if self.think != "open":
+                raise self.reject(Reason.UNBALANCED_TAG, "</think> was not opened", at)
+            self.think = "closed"
+            return
+        if self.think == "open":
+            raise self.reject(Reason.UNBALANCED_TAG, "<think> inside <think>", at)
+        if self.think == "closed" or self.answered:
+            raise self.reject(Reason.TAG_ORDER, "a second <think>", at)
+        self.think = "open"
+
+
+def check_response(response: str) -> None:
+    """Check the form of a response: tags, code, answer, images.
+
+    ``<think>`` may be absent, as in the published split without it; where it stands, the answer
+    follows its end.
+
+    Raises:
+        RowRejected: Something is wrong; the first problem in the order of the text counts.
+    """
+    if not response.strip():
+        raise RowRejected(Reason.EMPTY_RESPONSE, "the response is empty")
+    check_special_tokens(response, "the response")
+    _Scan(response).run()
+    own = _OUTPUT.sub("", response)
+    if IMAGE_TAG in own:
+        raise RowRejected(Reason.IMAGE_OUTSIDE_OUTPUT, f"{own.count(IMAGE_TAG)} of them")
+    for number, block in enumerate(code_blocks(response), 1):
+        _check_code(block.code, number)
+
+
+def _check_code(code: str, number: int) -> None:
+    try:
+        with warnings.catch_warnings():
+            # Unknown escapes such as "\d" are legal, and common in regular expressions.
+            warnings.simplefilter("ignore")
+            # Code between tags on one line begins with a blank.
+            tree = ast.parse(textwrap.dedent(code).strip())
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"block {number}" + (f", line {line}" if line else "")
+        text = getattr(error, "msg", None) or type(error).__name__
+        raise RowRejected(Reason.CODE_SYNTAX, f"{where}: {text}") from error
+    if not tree.body:
+        raise RowRejected(Reason.EMPTY_CODE, f"block {number}")
+
+
+def replace_paths(text: str, named: Collection[str], local: str) -> str:
+    """Replace the absolute paths that name an image by its local path.
+
+    A path names the image when it is one of the given paths, or has the base name of one. Files
+    below the folder in which programs save their own images are never meant by a base name.
+
+    Args:
+        text: A question or a response.
+        named: Paths by which the row calls the image.
+        local: Where the image is now.
+    """
+    absolute = {path for path in named if path.startswith("/")}
+    for path in sorted(absolute, key=len, reverse=True):
+        pattern = rf"(?<!{_PATH_CHARACTER}){re.escape(path)}(?![\w/-]|\.\w)"
+        text = re.sub(pattern, lambda _: local, text)
+    names = {posixpath.basename(path) for path in named} - {""}
+    for name in sorted(names, key=len, reverse=True):
+        pattern = rf"(?<![\w./:~-])/(?:[^\s\"'<>|`/]+/)*{re.escape(name)}(?![\w/-]|\.\w)"
+        text = re.sub(pattern, lambda m: _unless_produced(m.group(), local), text)
+    return text
+
+
+def _unless_produced(path: str, local: str) -> str:
+    return path if posixpath.normpath(path).startswith(OUTPUT_DIR) else local

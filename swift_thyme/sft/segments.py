@@ -1,0 +1,56 @@
+r"""What is trained on in the assistant's turn of a demonstration, and where its tokens part.
+
+A demonstration holds a whole trajectory in one turn, sandbox outputs included. Two rules say what
+carries loss (Thyme sec. 4.1):
+
+* nothing inside ``<sandbox_output>...</sandbox_output>``, the tags included: in a rollout the
+  sandbox writes them, never the model;
+* of a trajectory with several outputs only what follows the second-last ``</sandbox_output>``,
+  that is the last code block, what was written before it in that turn, and everything after its
+  output. With one output or none, everything that the model wrote carries loss.
+
+The pieces are those of a rollout: what the model samples in one turn, then one observation, and so
+on. Each must become tokens on its own. A byte-pair tokenizer would merge across the borders (in
+Qwen's vocabulary ``</code><sandbox_output>`` has one token ``><``, and ``</sandbox_output>`` before
+a line break one ``>\n``), and the model would be trained on ids that no rollout ever has.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["Segment", "split_response"]
+
+# As protocol.remove_sandbox_outputs: any case; an output without its end reaches to the end.
+_OUTPUT = re.compile(r"<sandbox_output>.*?(?:</sandbox_output>|\Z)", re.IGNORECASE | re.DOTALL)
+
+
+class Segment(NamedTuple):
+    """A piece of the assistant's turn that becomes tokens on its own."""
+
+    text: str
+    """Never empty; all segments together are the turn, character by character."""
+    trained: bool
+    """Whether its tokens carry loss."""
+
+
+def split_response(response: str) -> list[Segment]:
+    """Return the segments of an assistant's turn in order.
+
+    Args:
+        response: The turn, with one ``<image>`` per returned image inside the outputs.
+    """
+    outputs = list(_OUTPUT.finditer(response))
+    trained_from = outputs[-2].end() if len(outputs) > 1 else 0
+    segments = []
+    position = 0
+    for output in outputs:
+        if position < output.start():
+            text = response[position : output.start()]
+            segments.append(Segment(text, position >= trained_from))
+        segments.append(Segment(output.group(), False))
+        position = output.end()
+    if position < len(response):
+        segments.append(Segment(response[position:], True))
+    return segments
