@@ -154,10 +154,14 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         super().__init__(args, trainer)
         self._keep_settings = KeepSettings.from_env()
         self._keeper: Keeper | None = None
+        self._watching = False
+        # With `swift rollout` the scheduler runs in the server; what it recorded comes back with
+        # the samples.
+        self._scored: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop with the rows named where image files are missing."""
-        self._start_keeping()
+        self._watch_rollouts()
         dataset: Any = getattr(self.trainer, "train_dataset", None)
         columns = getattr(dataset, "column_names", None) or []
         if not state.is_world_process_zero or "images" not in columns:
@@ -184,34 +188,44 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if self._keeper is not None:
             self._keeper.flush(int(state.global_step))
 
-    def _start_keeping(self) -> None:
+    def _watch_rollouts(self) -> None:
         """Look at the samples of each rollout once they are scored."""
         trainer: Any = self.trainer
         log_rollout = getattr(trainer, "_log_rollout", None)
-        if self._keep_settings.per_step == 0 or self._keeper is not None:
+        if self._watching:
             return
         if log_rollout is None or not hasattr(trainer, "reward_func_names"):
             logger.warning("this is not ms-swift's own GRPO trainer: no trajectories are kept")
             return
+        self._watching = True
+        keeper = self._start_keeping()
+
+        # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
+        # for the next one.
+        @functools.wraps(log_rollout)
+        def watch_and_log(samples: list[Any]) -> Any:
+            infos = [sample.rollout_infos or {} for sample in samples]
+            self._scored += [info for info in infos if "thyme_end_reason" in info]
+            if keeper is not None:
+                draw_from(trainer, samples, keeper)
+            return log_rollout(samples)
+
+        trainer._log_rollout = watch_and_log
+
+    def _start_keeping(self) -> Keeper | None:
+        """Make the keeper; None where nothing is to be kept."""
+        trainer: Any = self.trainer
+        if self._keep_settings.per_step == 0:
+            return None
         accelerator = trainer.accelerator
-        self._keeper = keeper = Keeper(
+        self._keeper = Keeper(
             self._keep_settings,
             trainer.args.output_dir,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             seed=trainer.args.seed,
         )
-        if not keeper.active:
-            return
-
-        # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
-        # for the next one.
-        @functools.wraps(log_rollout)
-        def keep_and_log(samples: list[Any]) -> Any:
-            draw_from(trainer, samples, keeper)
-            return log_rollout(samples)
-
-        trainer._log_rollout = keep_and_log
+        return self._keeper if self._keeper.active else None
 
     def _report(self, mode: str) -> None:
         from accelerate.utils import gather_object
@@ -219,7 +233,9 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         from swift_thyme.rewards import drain_metrics
 
         scheduler: Any = getattr(self.trainer, "multi_turn_scheduler", None)
-        ended = scheduler.drain_finished() if hasattr(scheduler, "drain_finished") else []
+        ended, self._scored = self._scored, []
+        if hasattr(scheduler, "drain_finished"):
+            ended = scheduler.drain_finished()
         summaries = gather_object(ended)
         metrics = merge_reward_metrics(gather_object([drain_metrics()]))
         if summaries:

@@ -1,6 +1,9 @@
 """What is logged about trajectories; pure functions."""
 
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,6 +52,27 @@ def test_counts_of_the_ranks_are_added_and_shares_averaged() -> None:
         [{"judge_calls": 3.0, "rule_decided": 0.5}, {"judge_calls": 1.0, "rule_decided": 1.0}, {}]
     )
     assert merged == {"thyme/judge_calls": 4.0, "thyme/rule_decided": 0.75}
+
+
+def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("THYME_KEEP_TRAJECTORIES", "0")
+    logged: list[Any] = []
+    store: dict[str, Any] = {"train": defaultdict(list)}
+    trainer = SimpleNamespace(
+        _log_rollout=logged.append, _metrics=store, reward_func_names=[], train_dataset=None
+    )
+    callback = metrics.ThymeCallback(None, trainer)
+    state = SimpleNamespace(is_world_process_zero=True)
+    callback.on_train_begin(None, state, None)
+    samples = [SimpleNamespace(rollout_infos=make_summary("ok")), SimpleNamespace(rollout_infos={})]
+    trainer._log_rollout(samples)
+    callback.on_step_end(None, state, None)
+    assert logged == [samples]
+    assert store["train"]["thyme/tool_use_rate"] == [1.0]
+    callback.on_step_end(None, state, None)
+    assert store["train"]["thyme/tool_use_rate"] == [1.0]
 
 
 def test_rows_with_missing_files_are_described(tmp_path: Path) -> None:
