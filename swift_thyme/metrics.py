@@ -155,8 +155,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._keep_settings = KeepSettings.from_env()
         self._keeper: Keeper | None = None
         self._watching = False
-        # With `swift rollout` the scheduler runs in the server; what it recorded comes back with
-        # the samples.
+        # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
+        # recorded comes back with them.
         self._scored: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -195,7 +195,9 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if self._watching:
             return
         if log_rollout is None or not hasattr(trainer, "reward_func_names"):
-            logger.warning("this is not ms-swift's own GRPO trainer: no trajectories are kept")
+            logger.warning(
+                "this is not ms-swift's own GRPO trainer: no trajectories are counted or kept"
+            )
             return
         self._watching = True
         keeper = self._start_keeping()
@@ -232,10 +234,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
 
         from swift_thyme.rewards import drain_metrics
 
-        scheduler: Any = getattr(self.trainer, "multi_turn_scheduler", None)
         ended, self._scored = self._scored, []
-        if hasattr(scheduler, "drain_finished"):
-            ended = scheduler.drain_finished()
         summaries = gather_object(ended)
         metrics = merge_reward_metrics(gather_object([drain_metrics()]))
         if summaries:

@@ -255,14 +255,8 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         self._tokens = HookTokens.from_tokenizer(template.tokenizer)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
-        self._finished: list[dict[str, Any]] = []
         self._pool: SandboxPool | None = None
         logger.info("o3 scheduler: %s", self._limits)
-
-    def drain_finished(self) -> list[dict[str, Any]]:
-        """Return the summaries of the trajectories that ended since the last call."""
-        finished, self._finished = self._finished, []
-        return finished
 
     async def on_trajectory_start(self, requests: list[Any]) -> None:
         """Begin a trajectory for each request (hook of ms-swift)."""
@@ -305,7 +299,6 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         summary = trajectory.summary
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
         infos = summary.as_infos()
-        self._finished.append(infos)
         result: dict[str, Any] = {
             "done": True,
             "rollout_infos": {**infos, "images": list(infer_request.images)},
