@@ -10,6 +10,7 @@ from rich.console import Console
 
 import swift_thyme
 from swift_thyme.errors import ThymeError
+from swift_thyme.inference.ask import ask_command
 from swift_thyme.sandbox.cli import sandbox_command
 
 __all__ = ["app", "main"]
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
+app.command("ask")(ask_command)
 
 
 @app.command()

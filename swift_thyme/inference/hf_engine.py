@@ -35,6 +35,7 @@ from swift_thyme.protocol import STOP_STRINGS
 
 __all__ = ["TransformersEngine"]
 
+_JOIN_S = 20.0
 _STOP_WINDOW = 24
 """Tokens at the end of a turn in which a stop string is looked for."""
 
@@ -226,8 +227,9 @@ class TransformersEngine:
         return await asyncio.to_thread(_Conversation, self, task)
 
     async def close(self) -> None:
-        """End the worker after the batch that is running; may be called twice."""
+        """End the worker; turns that are still asked for end first. May be called twice."""
         self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join, _JOIN_S)
 
     def submit(self, job: _Job) -> None:
         """Queue a turn."""
