@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from swift_thyme.errors import DataError, SandboxUnavailableError
 from swift_thyme.inference import options
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.images import PromptImage, read_image
+from swift_thyme.inference.interrupt import exit_on_interrupt
 from swift_thyme.inference.loop import (
     DEFAULT_MAX_TOKENS,
     FinishedTrajectory,
@@ -38,9 +38,6 @@ __all__ = ["ask_command", "read_image_files"]
 
 # What a model or its code writes must not drive the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of SIGINT."""
 
 
 def read_image_files(paths: Sequence[Path]) -> list[PromptImage]:
@@ -123,22 +120,10 @@ def ask_command(
         system=options.read_system(system, settings),
         task_id="ask",
     )
-    before = signal.signal(signal.SIGINT, _interrupt)
-    try:
+    with exit_on_interrupt():
         finished = asyncio.run(_ask(settings, task, loop_settings, save))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        Console(stderr=True).print("\ninterrupted")
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
     if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
         raise SandboxUnavailableError("the sandbox failed, see above; the answer is not complete")
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Stop at once, also while a model is loading; asyncio's own handler would wait for that."""
-    raise KeyboardInterrupt
 
 
 async def _ask(

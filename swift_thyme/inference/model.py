@@ -11,13 +11,15 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swift_thyme.errors import SettingsError
+from swift_thyme.errors import EngineError, SettingsError
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.task import default_system_prompt
 from swift_thyme.o3 import DEFAULT_MAX_IMAGES, VLLM_HOOK
@@ -27,6 +29,10 @@ __all__ = ["ENGINES", "ModelSettings", "describe", "open_engine", "system_prompt
 logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "vllm", "transformers", "openai")
+
+_LOG_LINES = 30
+_quiet = False
+"""Whether `quiet_hosts` was called: a property of this process's output, hence global."""
 
 _TESTBED_KEY = "thyme_template"
 """Key of a checkpoint's ``config.json`` that names a template of this package."""
@@ -313,20 +319,21 @@ def _open_vllm(settings: ModelSettings) -> Engine:
         "thyme": {"greedy_code": settings.greedy_code},
         **extra.get("additional_config", {}),
     }
-    host = HostEngine(
-        found.folder,
-        template=template,
-        torch_dtype=_dtype(settings),
-        use_async_engine=True,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        tensor_parallel_size=settings.tensor_parallel_size,
-        max_model_len=total,
-        max_num_seqs=settings.concurrency,
-        enforce_eager=not _has_gpu(),
-        limit_mm_per_prompt={"image": settings.max_images, "video": 0},
-        enable_prefix_caching=True,
-        engine_kwargs=extra,
-    )
+    with _own_log():
+        host = HostEngine(
+            found.folder,
+            template=template,
+            torch_dtype=_dtype(settings),
+            use_async_engine=True,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            max_model_len=total,
+            max_num_seqs=settings.concurrency,
+            enforce_eager=not _has_gpu(),
+            limit_mm_per_prompt={"image": settings.max_images, "video": 0},
+            enable_prefix_caching=True,
+            engine_kwargs=extra,
+        )
     end_ids = host._get_stop_token_ids(
         [*template.template_meta.stop_words, template.tokenizer.eos_token_id]
     )
@@ -338,6 +345,36 @@ def _open_vllm(settings: ModelSettings) -> Engine:
         max_total_tokens=total,
         end_ids=end_ids,
     )
+
+
+@contextmanager
+def _own_log() -> Iterator[None]:
+    """Keep what the engine's processes write to standard error out of a command's output.
+
+    They inherit the descriptor, so it points at a file while they are started. Where starting
+    fails, the end of that file is in the error.
+
+    Raises:
+        EngineError: The engine could not be started.
+    """
+    if not _quiet:
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        before = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            log.seek(0)
+            lines = log.read().decode("utf-8", "replace").splitlines()[-_LOG_LINES:]
+            said = "\n".join(lines)
+            raise EngineError(f"the engine could not be started: {error}\n{said}") from error
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _model_name(settings: ModelSettings) -> str:
@@ -353,6 +390,8 @@ def quiet_hosts() -> None:
 
     Must be called before they are imported; what the environment says stays.
     """
+    global _quiet
+    _quiet = True
     for name, value in (
         ("LOG_LEVEL", "ERROR"),
         ("VLLM_LOGGING_LEVEL", "ERROR"),
