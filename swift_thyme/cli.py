@@ -10,6 +10,7 @@ from rich.console import Console
 
 import swift_thyme
 from swift_thyme.errors import ThymeError
+from swift_thyme.evaluation.cli import eval_command
 from swift_thyme.inference.ask import ask_command
 from swift_thyme.sandbox.cli import sandbox_command
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command("sandbox")(sandbox_command)
 app.command("ask")(ask_command)
+app.command("eval")(eval_command)
 
 
 @app.command()
