@@ -13,6 +13,7 @@ from swift_thyme.errors import ThymeError
 from swift_thyme.evaluation.cli import eval_command
 from swift_thyme.inference.ask import ask_command
 from swift_thyme.sandbox.cli import sandbox_command
+from swift_thyme.serve.cli import serve_command
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("sandbox")(sandbox_command)
 app.command("ask")(ask_command)
+app.command("serve")(serve_command)
 app.command("eval")(eval_command)
 
 

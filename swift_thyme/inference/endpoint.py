@@ -121,9 +121,14 @@ class _Conversation:
         self.prompt_tokens: int | None = None
         self.counts_tokens = True
         self._engine = engine
-        system = [{"role": "system", "content": task.system}] if task.system else []
-        user = _parts(task.prompt, [image.data for image in task.images])
-        self._prompt = [*system, {"role": "user", "content": user}]
+        images = [image.data for image in task.images]
+        self._prompt: list[dict[str, Any]] = []
+        for message in task.messages:
+            content: Any = message["content"]
+            if message["role"] == "user":
+                n_images = content.count(IMAGE_TAG)
+                content, images = _parts(content, images[:n_images]), images[n_images:]
+            self._prompt.append({"role": message["role"], "content": content})
         self._turn: list[dict[str, Any]] = []
 
     @property

@@ -1,4 +1,4 @@
-"""Ctrl-C in a command that may have an engine's processes below it.
+"""Ctrl-C, or a request to end, in a command that may have an engine's processes below it.
 
 Engines have threads and processes that catch the signal, or wait for each other while they
 start. So nothing is unwound: the processes are ended and the command leaves. What it wrote is
@@ -18,16 +18,15 @@ from types import FrameType
 
 from swift_thyme.sandbox.processes import descendants, kill_quietly
 
-__all__ = ["INTERRUPTED", "exit_on_interrupt"]
+__all__ = ["exit_on_interrupt"]
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of SIGINT."""
-
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_S = 3.0
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for ignored in _SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
     os.write(sys.stderr.fileno(), b"\ninterrupted\n")
     # Asked first, so that shared memory and GPUs are given back in order.
     for pid in descendants(os.getpid()):
@@ -37,7 +36,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
         time.sleep(0.05)
     for pid in left:
         kill_quietly(pid)
-    os._exit(INTERRUPTED)
+    os._exit(128 + number)
 
 
 def _running() -> list[int]:
@@ -56,12 +55,16 @@ def _running() -> list[int]:
 
 @contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """End the process and all below it on Ctrl-C, with exit code 130 and without a traceback."""
+    """End the process and all below it on SIGINT or SIGTERM, without a traceback.
+
+    The exit code is 128 and the number of the signal: 130 after Ctrl-C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, _leave)
+    before = {number: signal.signal(number, _leave) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

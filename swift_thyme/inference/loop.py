@@ -233,6 +233,12 @@ async def run_trajectory(
         )
     started = time.monotonic()
     conversation = await engine.begin(task)
+    prompt_tokens, most = conversation.prompt_tokens, engine.max_total_tokens
+    if prompt_tokens is not None and most is not None and prompt_tokens >= most:
+        raise DataError(
+            f"the prompt has {prompt_tokens} tokens, prompt and answer together may have {most} "
+            "(--max-model-len; --max-pixels makes images shorter)"
+        )
     limits = Limits(
         max_turns=settings.max_turns,
         max_images=engine.max_images,

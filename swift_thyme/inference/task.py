@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,7 +12,17 @@ from typing import Any
 from swift_thyme.inference.images import PromptImage
 from swift_thyme.protocol import build_text_prompt, build_user_prompt
 
-__all__ = ["Task", "default_system_prompt", "make_task"]
+__all__ = ["Task", "default_system_prompt", "make_task", "plain_text"]
+
+# Placeholders of ms-swift's templates, and special tokens of the model.
+_MARKUP = re.compile(
+    r"<(?=(?:image|video|audio|bbox|ref-object|cot-process|start-image)>|\|)", re.IGNORECASE
+)
+
+
+def plain_text(text: str) -> str:
+    """Return a question in which nothing can be taken for an image or a special token."""
+    return _MARKUP.sub("&lt;", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +36,14 @@ class Task:
     """The user's message, with one ``<image>`` tag for each image."""
     images: tuple[PromptImage, ...] = ()
     system: str | None = None
+    history: tuple[Mapping[str, str], ...] = ()
+    """Earlier messages (``role``, ``content``); their images come first in ``images``."""
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The prompt as chat messages."""
         messages = [{"role": "system", "content": self.system}] if self.system else []
+        messages += [dict(message) for message in self.history]
         return [*messages, {"role": "user", "content": self.prompt}]
 
 
@@ -55,6 +69,7 @@ def make_task(
         system: The system prompt; None or empty leaves it out.
         task_id: See :attr:`Task.id`.
     """
+    question = plain_text(question)
     if images:
         first, *others = images
         prompt = build_user_prompt(
