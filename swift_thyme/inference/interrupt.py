@@ -18,7 +18,7 @@ from types import FrameType
 
 from swift_thyme.sandbox.processes import descendants, kill_quietly
 
-__all__ = ["exit_on_interrupt"]
+__all__ = ["exit_on_interrupt", "interrupts_left_alone"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_S = 3.0
@@ -68,3 +68,18 @@ def exit_on_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_left_alone() -> Iterator[None]:
+    """Do nothing on SIGINT or SIGTERM: for code that has handlers of its own and passes them on."""
+    before = {number: signal.signal(number, _do_nothing) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    return

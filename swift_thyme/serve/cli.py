@@ -14,7 +14,7 @@ from swift_thyme.errors import SettingsError
 from swift_thyme.inference import options
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.images import ImageLimits
-from swift_thyme.inference.interrupt import exit_on_interrupt
+from swift_thyme.inference.interrupt import exit_on_interrupt, interrupts_left_alone
 from swift_thyme.inference.loop import DEFAULT_MAX_TOKENS, LoopSettings
 from swift_thyme.inference.model import ModelSettings, open_engine, quiet_hosts
 from swift_thyme.o3 import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
@@ -129,7 +129,9 @@ async def _serve(
         if serve_settings.api_key is None and not _is_loopback(host):
             console.print("[yellow]no --api-key: everybody who reaches this port can ask[/]")
         console.print(f"{engine.model_name} at http://{host}:{port}/v1", highlight=False)
-        await uvicorn.Server(config).serve(sockets=[listener])
+        # The server ends by itself on a signal, and raises it once more when it has.
+        with interrupts_left_alone():
+            await uvicorn.Server(config).serve(sockets=[listener])
 
 
 def _is_loopback(host: str) -> bool:
