@@ -10,6 +10,7 @@ from tests.conftest import ROOT, python_program, run_program
 HEAVY = {"swift", "torch", "vllm", "transformers", "accelerate"}
 ADAPTERS = {
     "scheduler.py",
+    "inference/hf_engine.py",
     "metrics.py",
     "sampling/vllm_hook.py",
     "sampling/hf_hook.py",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from swift_thyme.inference.model import ModelSettings
     from swift_thyme.sandbox import Observation
 
-__all__ = ["EndpointEngine", "connect"]
+__all__ = ["EndpointEngine", "connect", "image_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ class _Usage(NamedTuple):
     completion_tokens: int | None
 
 
-def _image_part(data: bytes) -> dict[str, Any]:
+def image_part(data: bytes) -> dict[str, Any]:
+    """Return an encoded image as a content part with a data URI."""
     kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
     url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return {"type": "image_url", "image_url": {"url": url}}
@@ -107,7 +108,7 @@ def _parts(text: str, images: Sequence[bytes]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for index, piece in enumerate(text.split(IMAGE_TAG)):
         if index:
-            parts.append(_image_part(images[index - 1]))
+            parts.append(image_part(images[index - 1]))
         if piece:
             parts.append({"type": "text", "text": piece})
     return parts
