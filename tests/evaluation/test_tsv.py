@@ -59,7 +59,7 @@ def test_images_may_lie_beside_the_file(tmp_path: Path) -> None:
     "listed",
     [
         "['(A) a cat', '(B) two dogs', '(C) The image does not feature it.']",
-        "The choices are listed below:\n(A) a cat\n(B) two dogs\n(C) The image does not feature it.",
+        "The choices are:\n(A) a cat\n(B) two dogs\n(C) The image does not feature it.",
     ],
 )
 def test_options_may_stand_in_one_column(tmp_path: Path, listed: str) -> None:
