@@ -114,7 +114,8 @@ def eval_command(
         max_model_len=max_model_len,
         max_images=max_images,
         max_pixels=max_pixels,
-        greedy_code=greedy_code,
+        # At temperature 0 all tokens are greedy, and telling code from text is work for nothing.
+        greedy_code=greedy_code and temperature > 0,
         concurrency=concurrency,
     )
     loop = LoopSettings(

@@ -49,11 +49,9 @@ class ThymeAPI(BaseAPI):  # type: ignore[misc]  # VLMEvalKit has no type informa
         super().__init__(**kwargs)
         self._question_only = question_only
         key = key or os.environ.get("THYME_API_KEY")
-        self._client = httpx.Client(
-            base_url=url.rstrip("/"),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=timeout_s,
-        )
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout_s = timeout_s
 
     def use_custom_prompt(self, dataset: str) -> bool:
         """Tell VLMEvalKit whether :meth:`build_prompt` makes the prompt."""
@@ -81,12 +79,17 @@ class ThymeAPI(BaseAPI):  # type: ignore[misc]  # VLMEvalKit has no type informa
             messages.insert(0, {"role": "system", "content": self.system_prompt})
         body = {"model": "thyme", "messages": messages, **kwargs}
         try:
-            response = self._client.post("chat/completions", json=body)
+            response = httpx.post(
+                f"{self._url}/chat/completions",
+                json=body,
+                headers=self._headers,
+                timeout=self._timeout_s,
+            )
         except httpx.TransportError as error:
-            return -1, self.fail_msg, f"{self._client.base_url}: {error!r}"
+            return -1, self.fail_msg, f"{self._url}: {error!r}"
         if response.status_code in (400, 401, 404, 413):
             # Asking again would not change these.
-            raise EngineError(f"{self._client.base_url}: {response.text[:300]}")
+            raise EngineError(f"{self._url}: {response.text[:300]}")
         if response.status_code != 200:
             return -1, self.fail_msg, response.text[:300]
         answer = response.json()["choices"][0]["message"]["content"]

@@ -152,19 +152,25 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         SettingsError: The settings do not fit together, or a package is missing.
         EngineError: The endpoint cannot be used; the message says why.
     """
-    name = settings.chosen_engine
     engine: Engine
-    if name == "openai":
+    if settings.endpoint is not None:
         from swift_thyme.inference.endpoint import connect
 
         engine = await connect(settings)
     else:
+        _check_folder(settings.model)
+        name = settings.chosen_engine
         _require(name)
         engine = _open_vllm(settings) if name == "vllm" else _open_transformers(settings)
     try:
         yield engine
     finally:
         await engine.close()
+
+
+def _check_folder(model: str | None) -> None:
+    if model is not None and model.startswith(("/", ".")) and _folder(model) is None:
+        raise SettingsError(f"--model {model}: no such folder")
 
 
 def _require(engine: str) -> None:
@@ -224,8 +230,6 @@ def _find(settings: ModelSettings) -> _Found:
     model = settings.model
     if Path(model).is_dir():
         folder = str(Path(model).resolve())
-    elif model.startswith(("/", ".")):
-        raise SettingsError(f"--model {model}: no such folder")
     else:
         folder = safe_snapshot_download(model, use_hf=settings.use_hf, download_model=True)
     config, saved = _config(Path(folder)), _saved_arguments(Path(folder))
