@@ -193,7 +193,10 @@ async def _evaluate(
         console.print(report_table(report))
         seconds = report["times"]["seconds_per_item"]
         if seconds is not None:
-            console.print(f"{seconds:.2f} s per item, {report['interval']}", highlight=False)
+            console.print(
+                f"{seconds:.2f} s per trajectory, waiting for the engine included", highlight=False
+            )
+            console.print(f"interval: {report['interval']}", highlight=False, soft_wrap=True)
         console.print(f"{evaluation.out / 'report.json'}", highlight=False, soft_wrap=True)
         missing += sum(job.id not in done for job in jobs)
     return missing
