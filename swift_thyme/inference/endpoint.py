@@ -161,7 +161,7 @@ class _Conversation:
         text, text_ids = "", []
         reason, stop_string, usage = "length", None, _Usage(None, None)
         try:
-            async for event in self._engine.stream(body):
+            async for event in self._fitting(body):
                 usage = _usage(event) or usage
                 for choice in event.get("choices") or []:
                     piece = (choice.get("delta") or {}).get("content") or ""
@@ -171,7 +171,11 @@ class _Conversation:
                         yield Chunk(text_ids[-1:])
                     reason = choice.get("finish_reason") or reason
                     stop_string = _stop_string(choice) or stop_string
-        except _PromptTooLong:
+        except _PromptTooLong as error:
+            if not self._turn:
+                raise EngineError(
+                    f"{self._engine.url}: the prompt does not fit: {error}"
+                ) from error
             yield Chunk([], "length")
             return
         ended = False
@@ -188,6 +192,19 @@ class _Conversation:
         self.counts_tokens &= usage.completion_tokens is not None
         rest = self.codec.turn_ids(text_ids, usage.completion_tokens, ended)
         yield Chunk(rest, "stop" if reason == "stop" else "length")
+
+    async def _fitting(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of a request, without its own token limit where that is too large.
+
+        vLLM refuses a limit that its context has no room for; without one it takes what is left.
+        """
+        try:
+            async for event in self._engine.stream(body):
+                yield event
+        except _PromptTooLong:
+            body = {name: value for name, value in body.items() if name != "max_tokens"}
+            async for event in self._engine.stream(body):
+                yield event
 
     def _closing(self, text: str, stop_string: str | None) -> str:
         """Return the stop string that the server matched and left out, if any."""
@@ -297,7 +314,7 @@ class EndpointEngine:
                     text = (await response.aread()).decode("utf-8", "replace")
                     status = response.status_code
                     if status == 400 and any(words in text for words in _TOO_LONG):
-                        raise _PromptTooLong
+                        raise _PromptTooLong(_message(text))
                     if status not in (408, 409, 429) and status < 500:
                         raise EngineError(f"{self.url}: HTTP {status}: {_message(text)}")
                     problem = f"HTTP {status}: {_message(text)}"

@@ -134,9 +134,25 @@ async def test_a_full_context_ends_the_trajectory(pool: SandboxPool, task: Any) 
         message = "This model's maximum context length is 1024 tokens."
         return httpx.Response(400, json={"error": {"message": message}})
 
-    _, finished = await run_all(ScriptedServer([CROP, refuse]), pool, task)
+    _, finished = await run_all(ScriptedServer([CROP, refuse, refuse]), pool, task)
     assert finished.summary.end_reason is EndReason.LENGTH_LIMIT
     assert finished.summary.tool_used
+    with pytest.raises(EngineError, match="the prompt does not fit: This model's maximum"):
+        await run_all(ScriptedServer([refuse, refuse]), pool, task)
+
+
+async def test_a_token_limit_that_the_server_has_no_room_for_is_left_out(
+    pool: SandboxPool, task: Any
+) -> None:
+    def refuse(body: dict[str, Any]) -> httpx.Response:
+        message = "'max_tokens' is too large: 3196. This model's maximum context length is 1024"
+        return httpx.Response(400, json={"error": {"message": message}})
+
+    server = ScriptedServer([refuse, ANSWER])
+    _, finished = await run_all(server, pool, task)
+    assert finished.answer == "red"
+    assert "max_tokens" in server.bodies[0]
+    assert "max_tokens" not in server.bodies[1]
 
 
 async def test_the_last_turn_cannot_run_code(pool: SandboxPool, task: Any) -> None:
