@@ -305,7 +305,9 @@ def _open_vllm(settings: ModelSettings) -> Engine:
     from swift.infer_engine import VllmEngine as HostEngine
     from swift.model import get_processor
 
+    from swift_thyme.inference.orphans import OrphanGuard
     from swift_thyme.inference.vllm_engine import VllmEngine
+    from swift_thyme.sandbox.processes import descendants
 
     found = _find(settings)
     processor = get_processor(
@@ -323,6 +325,7 @@ def _open_vllm(settings: ModelSettings) -> Engine:
         "thyme": {"greedy_code": settings.greedy_code},
         **extra.get("additional_config", {}),
     }
+    others = set(descendants(os.getpid()))
     with _own_log():
         host = HostEngine(
             found.folder,
@@ -348,6 +351,7 @@ def _open_vllm(settings: ModelSettings) -> Engine:
         max_images=settings.max_images,
         max_total_tokens=total,
         end_ids=end_ids,
+        guard=OrphanGuard(others),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from swift_thyme.errors import EngineError
 from swift_thyme.inference.conversation import ConversationState
 from swift_thyme.inference.engine import Chunk, Sampling
+from swift_thyme.inference.orphans import OrphanGuard
 from swift_thyme.inference.task import Task
 from swift_thyme.protocol import STOP_STRINGS
 
@@ -83,6 +84,7 @@ class VllmEngine:
         max_images: Most images of one trajectory; the engine's own limit.
         max_total_tokens: Longest prompt and turn together, in tokens.
         end_ids: Ids that end a text.
+        guard: Guards the engine's processes; closed with the engine.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class VllmEngine:
         max_images: int,
         max_total_tokens: int,
         end_ids: list[int],
+        guard: OrphanGuard,
     ) -> None:
         self.engine = engine
         self.template = template
@@ -102,6 +105,7 @@ class VllmEngine:
         self.max_total_tokens = max_total_tokens
         self.end_ids = end_ids
         self.request_numbers = itertools.count()
+        self._guard = guard
 
     async def begin(self, task: Task) -> _Conversation:
         """Encode a prompt and begin its conversation."""
@@ -110,3 +114,4 @@ class VllmEngine:
     async def close(self) -> None:
         """End the engine's processes; may be called twice."""
         await asyncio.to_thread(self.engine.shutdown)
+        await asyncio.to_thread(self._guard.close)
