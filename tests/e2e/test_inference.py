@@ -42,7 +42,15 @@ def start(*argv: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def session_processes(session: int) -> list[str]:
-    """Return the command lines of the processes of a session that still run."""
+    """Return what still runs of a session; what is just ending gets a moment."""
+    deadline = time.monotonic() + 10
+    while (found := running_now(session)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def running_now(session: int) -> list[str]:
+    """Return the command lines of the processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
