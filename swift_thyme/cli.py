@@ -12,7 +12,10 @@ import swift_thyme
 from swift_thyme.data.cli import data_app
 from swift_thyme.doctor_cli import doctor_command
 from swift_thyme.errors import ThymeError
+from swift_thyme.evaluation.cli import eval_command
+from swift_thyme.inference.ask import ask_command
 from swift_thyme.sandbox.cli import sandbox_command
+from swift_thyme.serve.cli import serve_command
 from swift_thyme.view.cli import view_command
 
 __all__ = ["app", "main"]
@@ -24,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
+app.command("ask")(ask_command)
+app.command("serve")(serve_command)
+app.command("eval")(eval_command)
 app.add_typer(data_app, name="data")
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "SandboxUnavailableError",
     "JudgeError",
+    "EngineError",
 ]
 
 
@@ -32,3 +33,7 @@ class SandboxUnavailableError(ThymeError, RuntimeError):
 
 class JudgeError(ThymeError, RuntimeError):
     """No judge endpoint gave a verdict; the sample is unscored, which is not a score of zero."""
+
+
+class EngineError(ThymeError, RuntimeError):
+    """An engine or an endpoint failed while it sampled; says nothing about the model's answer."""

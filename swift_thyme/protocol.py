@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "CodeBlock",
     "ImagePrompt",
     "build_user_prompt",
+    "build_text_prompt",
     "parse_user_prompt",
     "code_blocks",
     "pending_code",
@@ -95,22 +97,40 @@ class ImagePrompt(NamedTuple):
     """The path that generated code opens."""
 
 
-def build_user_prompt(question: str, image_path: str, image_size: tuple[int, int]) -> str:
-    """Return the user prompt for one image in the published format.
+_REPLY_FORMAT = (
+    "Reply in this format: <think>your reasoning, with <code> blocks where they help</think>"
+    "<answer>your final answer</answer>"
+)
+
+
+def build_user_prompt(
+    question: str,
+    image_path: str,
+    image_size: tuple[int, int],
+    more_images: Sequence[tuple[str, tuple[int, int]]] = (),
+) -> str:
+    """Return the user prompt for one image in the published format, or for several.
 
     Args:
         question: The question, without an ``<image>`` tag.
         image_path: Path from which the generated code reads the image.
         image_size: (width, height) in pixels of the file at that path.
+        more_images: Path and size of each further image. The published format knows one image;
+            the lines of the others are numbered from 2.
     """
-    width, height = image_size
-    return (
-        f"{IMAGE_TAG}\n{question}\n\n"
-        f"User Image Path: {json.dumps(image_path, ensure_ascii=False)}\n"
-        f'User Image Size: "{width}x{height}"\n\n'
-        "Reply in this format: <think>your reasoning, with <code> blocks where they help</think>"
-        "<answer>your final answer</answer>"
-    )
+    lines = [f"{IMAGE_TAG}\n" * (1 + len(more_images)) + question, ""]
+    for number, (path, (width, height)) in enumerate(
+        [(image_path, image_size), *more_images], start=1
+    ):
+        which = "" if number == 1 else f" {number}"
+        lines.append(f"User Image Path{which}: {json.dumps(path, ensure_ascii=False)}")
+        lines.append(f'User Image Size{which}: "{width}x{height}"')
+    return "\n".join([*lines, "", _REPLY_FORMAT])
+
+
+def build_text_prompt(question: str) -> str:
+    """Return the user prompt for a question without an image."""
+    return f"{question}\n\n{_REPLY_FORMAT}"
 
 
 def parse_user_prompt(text: str) -> ImagePrompt | None:

@@ -11,6 +11,7 @@ HEAVY = {"swift", "torch", "vllm", "transformers", "accelerate"}
 ADAPTERS = {
     "scheduler.py",
     "sft/loss_scale.py",
+    "inference/hf_engine.py",
     "metrics.py",
     "sampling/vllm_hook.py",
     "sampling/hf_hook.py",

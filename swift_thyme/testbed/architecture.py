@@ -214,6 +214,8 @@ def build_config(tokenizer: Any) -> Any:
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=True,
+        # Tells `thyme ask`, `serve` and `eval` which template belongs to the checkpoint.
+        thyme_template="thyme_tiny",
     )
 
 

@@ -1,0 +1,328 @@
+"""Runs the trajectories of an evaluation and keeps them, so that a killed run goes on.
+
+An evaluation lives in one folder::
+
+    OUT/run.json              what is evaluated and how: another configuration is refused
+    OUT/trajectories.jsonl    one line per trajectory, appended as they end (see ``records``)
+    OUT/images/               prompts' and returned images
+    OUT/verdicts.jsonl        what a judge said, one line per trajectory that rules left open
+    OUT/report.json           what came out
+    OUT/vlmeval/              predictions in VLMEvalKit's layout
+
+A trajectory counts as done once its line is whole. What fails on our side (the sandbox, the engine)
+is not written, is counted as missing, and is tried again by the next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from swift_thyme.errors import DataError, EngineError
+from swift_thyme.evaluation.items import PromptStyle, Shown, show
+from swift_thyme.evaluation.matching import match
+from swift_thyme.evaluation.tsv import Dataset, Item
+from swift_thyme.inference.engine import Engine
+from swift_thyme.inference.images import read_image
+from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
+from swift_thyme.inference.task import make_task
+from swift_thyme.records import TrajectoryRecord, TrajectoryWriter, read_trajectories
+from swift_thyme.rewards.verdict import Verdict
+from swift_thyme.sandbox import SandboxPool
+from swift_thyme.trajectory import EndReason
+
+__all__ = ["Arm", "EvalSettings", "Evaluation", "Progress"]
+
+logger = logging.getLogger(__name__)
+
+_FAILURES_IN_A_ROW = 8
+"""Trajectories that fail on our side one after the other before the run is given up."""
+_SYNC_EVERY_S = 1.0
+
+
+class Arm(str, Enum):
+    """With the tool, or without."""
+
+    TOOLS = "tools"
+    NO_TOOLS = "no-tools"
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How items become trajectories; part of the configuration that may not change."""
+
+    system: str
+    loop: LoopSettings
+    style: PromptStyle = PromptStyle.OPTIONS
+    shuffle: bool = True
+    """Whether options change places."""
+    seed: int = 0
+    """Seed of the order of options; sampling has ``loop.sampling.seed``."""
+
+
+class Job(NamedTuple):
+    """One trajectory to run."""
+
+    item: Item
+    run: int
+    """From 1."""
+    arm: Arm
+
+    @property
+    def id(self) -> str:
+        """The id of its record."""
+        return f"{self.item.index}/run{self.run}/{self.arm.value}"
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    done: int
+    failed: int
+    total: int
+
+
+class Evaluation:
+    """One file evaluated in one folder.
+
+    Args:
+        dataset: The file.
+        out: The folder; made if missing.
+        settings: How.
+        model: What decides about the model's tokens (``inference.model.describe``).
+
+    Raises:
+        DataError: The folder holds an evaluation with another configuration.
+    """
+
+    def __init__(
+        self, dataset: Dataset, out: Path, settings: EvalSettings, model: dict[str, Any]
+    ) -> None:
+        self.dataset = dataset
+        self.out = out
+        self.settings = settings
+        self._configuration = _configuration(dataset, settings, model)
+        _claim(out, self._configuration)
+
+    def show(self, item: Item, run: int) -> Shown:
+        """Return an item as it is asked in a run."""
+        settings = self.settings
+        return show(
+            item, style=settings.style, shuffle=settings.shuffle, seed=settings.seed, run=run
+        )
+
+    def records(self) -> dict[str, TrajectoryRecord]:
+        """Return the trajectories that are done, by id."""
+        path = self.out / "trajectories.jsonl"
+        if not path.exists():
+            return {}
+        return {record.id: record for record in read_trajectories(path)}
+
+    async def run(
+        self,
+        engine: Engine,
+        pool: SandboxPool,
+        jobs: list[Job],
+        *,
+        concurrency: int,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Progress:
+        """Run the jobs that are not done yet.
+
+        Args:
+            engine: Samples.
+            pool: Runs code.
+            jobs: What is wanted.
+            concurrency: Trajectories at once.
+            on_progress: Called after each trajectory.
+
+        Raises:
+            DataError: A row or the folder cannot be used.
+            EngineError: Too many trajectories in a row failed on our side.
+        """
+        with _lock(self.out):
+            return await self._run(engine, pool, jobs, concurrency, on_progress)
+
+    async def _run(
+        self,
+        engine: Engine,
+        pool: SandboxPool,
+        jobs: list[Job],
+        concurrency: int,
+        on_progress: Callable[[Progress], None],
+    ) -> Progress:
+        finished = set(self.records())
+        todo = iter([job for job in jobs if job.id not in finished])
+        done = len(jobs) - sum(1 for job in jobs if job.id not in finished)
+        failed, in_a_row = 0, 0
+        last_sync = time.monotonic()
+        with TrajectoryWriter(self.out) as writer:
+
+            async def work() -> None:
+                nonlocal done, failed, in_a_row, last_sync
+                for job in todo:
+                    try:
+                        record = await self._one(engine, pool, job, writer)
+                    except EngineError as error:
+                        logger.error("%s: %s", job.id, error)
+                        record, reason = None, error
+                    else:
+                        reason = EngineError("the sandbox failed")
+                    if record is None:
+                        failed, in_a_row = failed + 1, in_a_row + 1
+                        if in_a_row >= _FAILURES_IN_A_ROW:
+                            raise EngineError(
+                                f"{in_a_row} trajectories in a row failed, the last one with: "
+                                f"{reason} (the same command goes on where it stopped)"
+                            ) from reason
+                    else:
+                        in_a_row = 0
+                        done += 1
+                        durable = time.monotonic() - last_sync > _SYNC_EVERY_S
+                        writer.write(record, durable=durable)
+                        last_sync = time.monotonic() if durable else last_sync
+                    on_progress(Progress(done, failed, len(jobs)))
+
+            on_progress(Progress(done, failed, len(jobs)))
+            await _all_or_none([work() for _ in range(concurrency)])
+            writer.write(durable=True)
+        return Progress(done, failed, len(jobs))
+
+    async def _one(
+        self, engine: Engine, pool: SandboxPool, job: Job, writer: TrajectoryWriter
+    ) -> TrajectoryRecord | None:
+        """Run a job; None where the sandbox failed."""
+        shown = self.show(job.item, job.run)
+        images = await asyncio.to_thread(self._images, job.item)
+        task = make_task(
+            shown.question,
+            images,
+            system=self.settings.system,
+            # Both arms draw from the same random numbers.
+            task_id=f"{self.dataset.name}/{job.item.index}/run{job.run}",
+        )
+        loop = dataclasses.replace(self.settings.loop, tools=job.arm is Arm.TOOLS)
+        finished: FinishedTrajectory | None = None
+        async with aclosing(run_trajectory(engine, task, pool, loop, stream=False)) as events:
+            async for event in events:
+                if isinstance(event, FinishedTrajectory):
+                    finished = event
+        assert finished is not None
+        if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
+            return None
+        found = match(shown, finished.answer)
+        score = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: None}
+        references = (
+            (shown.answer_letter, shown.options[shown.answer_letter])
+            if shown.order
+            else job.item.references
+        )
+        return finished.to_record(
+            writer,
+            id=job.id,
+            run=f"{self.dataset.name} {job.arm.value}",
+            step=job.run,
+            reference=references,
+            rewards={"correct": score[found.verdict]},
+            meta={
+                "index": job.item.index,
+                "run": job.run,
+                "arm": job.arm.value,
+                "order": list(shown.order),
+                "choice": found.choice,
+                **job.item.categories,
+            },
+        )
+
+    def _images(self, item: Item) -> list[Any]:
+        images = []
+        for index, data in enumerate(self.dataset.images(item)):
+            try:
+                images.append(read_image(data, index))
+            except DataError as error:
+                raise DataError(f"{self.dataset.path}, row {item.row}: {error}") from error
+        return images
+
+
+async def _all_or_none(workers: list[Any]) -> None:
+    """Run all workers; when one raises, cancel the others and raise that."""
+    tasks = [asyncio.ensure_future(worker) for worker in workers]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def _configuration(
+    dataset: Dataset, settings: EvalSettings, model: dict[str, Any]
+) -> dict[str, Any]:
+    loop = dataclasses.asdict(settings.loop)
+    del loop["tools"]
+    return {
+        "data": dataset.name,
+        "data_sha256": dataset.digest,
+        "system": settings.system,
+        "prompt": settings.style.value,
+        "shuffle": settings.shuffle,
+        "seed": settings.seed,
+        **{f"model.{name}": value for name, value in model.items()},
+        **{f"sampling.{name}": value for name, value in loop.pop("sampling").items()},
+        **loop,
+    }
+
+
+def _claim(out: Path, configuration: dict[str, Any]) -> None:
+    path = out / "run.json"
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON: {error}") from error
+        names = sorted(set(known) | set(configuration))
+        changed = [name for name in names if known.get(name) != configuration.get(name)]
+        if changed:
+            changes = "; ".join(
+                f"{name} was {_short(known.get(name))}, is {_short(configuration.get(name))}"
+                for name in changed
+            )
+            raise DataError(
+                f"{out} holds an evaluation with another configuration ({changes}); "
+                "choose another --out, or give the same flags"
+            )
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".json.partial")
+        partial.write_text(json.dumps(configuration, indent=2, ensure_ascii=False), "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written to: {error}") from error
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Keep a second evaluation out of the folder; the lock ends with the process."""
+    with open(out / "lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"another evaluation is running in {out}") from error
+        yield

@@ -1,0 +1,125 @@
+"""A conversation with a local model: token ids and images, encoded by ms-swift's template.
+
+The prompt is encoded once; a turn is appended as the ids that were sampled, an observation as the
+ids that :class:`swift_thyme.scheduler.TemplateCodec` makes in training. Images are resized once,
+by the template, and kept as the engine wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from swift_thyme.errors import DataError
+from swift_thyme.scheduler import TemplateCodec
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from swift_thyme.inference.task import Task
+    from swift_thyme.sandbox import Observation
+    from swift_thyme.trajectory import EncodedObservation, TurnOutcome
+
+__all__ = ["ConversationCodec", "ConversationState"]
+
+
+class ConversationCodec(TemplateCodec):
+    """The codec of training, which also keeps what it encoded.
+
+    Args:
+        template: A template with a ready processor.
+        task: The prompt.
+
+    Raises:
+        DataError: The template cannot encode the prompt.
+    """
+
+    def __init__(self, template: Any, task: Task) -> None:
+        images = [{"bytes": image.data, "path": None} for image in task.images]
+        super().__init__(template, task.messages, images)
+        try:
+            encoded = self._template.encode({"messages": task.messages, "images": images})
+        except (ValueError, OSError) as error:
+            raise DataError(f"the prompt cannot be encoded: {error}") from error
+        self.prompt_ids: list[int] = list(encoded["input_ids"])
+        """Ids of the prompt with ONE placeholder per image."""
+        self.prompt_images: list[Image.Image] = list(encoded.get("images") or [])
+        """Its images, resized as the model sees them."""
+        self.processor_kwargs: dict[str, Any] = dict(encoded.get("mm_processor_kwargs") or {})
+        self.observation_images: list[Image.Image] = []
+        """Those of the latest observation, resized."""
+        self.observation_length = 0
+        """Its length in tokens, images expanded."""
+        self.image_text = self.decode(
+            [
+                self._tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+                self._template.image_token_id,
+                self._tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+            ]
+        )
+        """What the ids of one image decode to."""
+        self._collect = False
+        self._prompt_length = len(self.prompt_ids) + self._visual_surplus(self.prompt_images)
+
+    def prompt_length(self) -> int:
+        """Return the prompt's length in tokens, images expanded."""
+        return self._prompt_length
+
+    def encode_observation(self, observation: Observation) -> EncodedObservation:
+        """Return the ids of an observation and keep its images."""
+        self.observation_images = []
+        self._collect = True
+        try:
+            encoded = super().encode_observation(observation)
+        finally:
+            self._collect = False
+        self.observation_length = encoded.expanded_length
+        return encoded
+
+    def _visual_surplus(self, images: Sequence[Image.Image]) -> int:
+        if self._collect:
+            self.observation_images.extend(images)
+        return super()._visual_surplus(images)
+
+
+class ConversationState:
+    """The ids and images of one trajectory so far.
+
+    Args:
+        template: A template with a ready processor.
+        task: The prompt.
+    """
+
+    counts_tokens = True
+
+    def __init__(self, template: Any, task: Task) -> None:
+        self.codec = ConversationCodec(template, task)
+        self.token_ids = list(self.codec.prompt_ids)
+        """Prompt and turn so far, ONE placeholder per image."""
+        self.images = list(self.codec.prompt_images)
+        """All images in order, resized."""
+        self._length = self.codec.prompt_length()
+
+    @property
+    def length(self) -> int:
+        """Prompt and turn so far in tokens, images expanded."""
+        return self._length
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt in tokens, images expanded."""
+        return self.codec.prompt_length()
+
+    @property
+    def turn_ids(self) -> list[int]:
+        """The assistant's turn so far."""
+        return self.token_ids[len(self.codec.prompt_ids) :]
+
+    def extend(self, token_ids: Sequence[int], outcome: TurnOutcome) -> None:
+        """Append a turn and what follows it."""
+        self.token_ids.extend(token_ids[: outcome.kept])
+        self._length += outcome.kept
+        if outcome.observation_ids:
+            self.token_ids.extend(outcome.observation_ids)
+            self.images.extend(self.codec.observation_images)
+            self._length += self.codec.observation_length

@@ -1,0 +1,433 @@
+"""One trajectory, turn by turn: sample, let the trajectory decide, append, go on.
+
+What a turn means, which limits hold, what the code gave and why it is over is decided by
+:class:`swift_thyme.trajectory.Trajectory`, as in training. This module drives it with an engine and
+says what happens as it happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from swift_thyme.errors import DataError
+from swift_thyme.inference.engine import Conversation, Engine, Sampling
+from swift_thyme.inference.task import Task
+from swift_thyme.o3 import DEFAULT_MAX_TURNS
+from swift_thyme.protocol import IMAGE_TAG, extract_answer
+from swift_thyme.records import (
+    Segment,
+    SegmentKind,
+    TrajectoryRecord,
+    TrajectoryWriter,
+    split_sampled_text,
+)
+from swift_thyme.sampling.settings import SamplingSettings
+from swift_thyme.trajectory import Limits, Trajectory, TrajectorySummary, TurnOutcome
+
+if TYPE_CHECKING:
+    from swift_thyme.sandbox import ExecutionResult, ReturnedImage, SandboxPool, SandboxSession
+
+__all__ = [
+    "FinishedTrajectory",
+    "LoopSettings",
+    "ObservationEvent",
+    "Piece",
+    "TextEvent",
+    "run_trajectory",
+]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_TOKENS = 3196
+"""Most sampled tokens of a trajectory; the completion length of the published recipe."""
+
+NO_TOOL_ERROR = "code cannot be run here; answer from what you see"
+"""What a code block gives where the tool is switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How a trajectory is run."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    max_turns: int = DEFAULT_MAX_TURNS
+    """Sampled turns; the last one cannot run code."""
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    """Tokens sampled in all turns together."""
+    tools: bool = True
+    """Whether code runs; without, a block gives a fixed error and the model goes on."""
+    block_timeout_s: float | None = None
+    """Wall time of one code block, in seconds; None leaves it to the sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a finished turn; see :class:`swift_thyme.records.Segment`."""
+
+    kind: SegmentKind
+    text: str
+    images: tuple[ReturnedImage, ...] = ()
+    tokens: int | None = None
+    status: str | None = None
+    repairs: tuple[str, ...] = ()
+    duration_s: float | None = None
+
+
+class TextEvent(NamedTuple):
+    """The model wrote something."""
+
+    text: str
+
+
+class ObservationEvent(NamedTuple):
+    """A block was run and its output entered the context."""
+
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTrajectory:
+    """The last event."""
+
+    task: Task
+    pieces: tuple[Piece, ...]
+    summary: TrajectorySummary
+    prompt_tokens: int | None
+    sampled_tokens: int | None
+    """None where the engine does not count."""
+    total_s: float
+    """Wall time from the first token asked for to the end, in seconds."""
+
+    @property
+    def completion(self) -> str:
+        """The assistant's turn as text."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def answer(self) -> str | None:
+        """Text of the last answer block that the model wrote outside code; None without any."""
+        written = (p.text for p in self.pieces if p.kind is SegmentKind.TEXT)
+        return extract_answer("".join(written)) or None
+
+    def to_record(self, writer: TrajectoryWriter, **fields: Any) -> TrajectoryRecord:
+        """Return the record, with its images stored through ``writer``.
+
+        Args:
+            writer: Stores the images.
+            fields: Further fields of :class:`TrajectoryRecord`, which win.
+        """
+        summary = self.summary
+        segments = [
+            Segment(
+                kind=piece.kind,
+                text=piece.text,
+                images=tuple(
+                    writer.add_image(i.data, name=i.name, size=(i.width, i.height))
+                    for i in piece.images
+                ),
+                tokens=piece.tokens,
+                status=piece.status,
+                repairs=piece.repairs,
+                duration_s=piece.duration_s,
+            )
+            for piece in self.pieces
+        ]
+        known: dict[str, Any] = {
+            "id": self.task.id,
+            "question": self.task.question,
+            "system": self.task.system,
+            "prompt": self.task.prompt,
+            "images": tuple(
+                writer.add_image(i.data, name=i.path, size=(i.width, i.height))
+                for i in self.task.images
+            ),
+            "answer": self.answer,
+            "end_reason": summary.end_reason.value if summary.end_reason else None,
+            "tool_used": summary.tool_used,
+            "statuses": tuple(summary.statuses),
+            "repairs": tuple(summary.repairs),
+            "turns": summary.turns,
+            "prompt_tokens": self.prompt_tokens,
+            "sampled_tokens": self.sampled_tokens,
+            "timings": {
+                "total_s": round(self.total_s, 4),
+                "sandbox_s": round(summary.sandbox_s, 4),
+            },
+        }
+        return TrajectoryRecord(segments=tuple(segments), **(known | fields))
+
+
+Event = TextEvent | ObservationEvent | FinishedTrajectory
+
+
+class _Session(Protocol):
+    async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult: ...
+
+    async def close(self) -> None: ...
+
+
+class _NoTool:
+    """Stands in for a sandbox session where the tool is switched off."""
+
+    async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
+        from swift_thyme.sandbox import ExecutionResult, ExecutionStatus
+
+        return ExecutionResult(ExecutionStatus.ERROR, error=NO_TOOL_ERROR)
+
+    async def close(self) -> None:
+        return
+
+
+async def _open_session(pool: SandboxPool, task: Task) -> SandboxSession:
+    """Open a session; when we are cancelled meanwhile, close it as soon as it is there."""
+    from swift_thyme.sandbox import InputImage
+
+    images = [InputImage(path=image.path, source=image.data) for image in task.images]
+    opening = asyncio.ensure_future(pool.open(images))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_orphan)
+        raise
+
+
+def _close_orphan(opening: asyncio.Future[SandboxSession]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()._finish()
+
+
+async def run_trajectory(
+    engine: Engine,
+    task: Task,
+    pool: SandboxPool | None,
+    settings: LoopSettings | None = None,
+    *,
+    stream: bool = True,
+) -> AsyncGenerator[Event, None]:
+    """Run a trajectory and yield what happens; the last event is a :class:`FinishedTrajectory`.
+
+    Closing the iterator, or cancelling whoever iterates, stops the engine's work and ends the
+    sandbox session.
+
+    Args:
+        engine: Samples the turns.
+        task: Where it starts.
+        pool: Runs the code; may be None where ``settings.tools`` is off.
+        settings: How; None takes the defaults.
+        stream: Whether text is wanted piece by piece; otherwise there are no text events.
+
+    Raises:
+        DataError: The prompt cannot be used; the message says why.
+        EngineError: The engine failed. What the trajectory did so far is lost.
+    """
+    settings = settings or LoopSettings()
+    if len(task.images) > engine.max_images:
+        raise DataError(
+            f"the prompt has {len(task.images)} images, the engine takes at most "
+            f"{engine.max_images} (--max-images)"
+        )
+    started = time.monotonic()
+    conversation = await engine.begin(task)
+    prompt_tokens, most = conversation.prompt_tokens, engine.max_total_tokens
+    if prompt_tokens is not None and most is not None and prompt_tokens >= most:
+        raise DataError(
+            f"the prompt has {prompt_tokens} tokens, prompt and answer together may have {most} "
+            "(--max-model-len; --max-pixels makes images shorter)"
+        )
+    limits = Limits(
+        max_turns=settings.max_turns,
+        max_images=engine.max_images,
+        max_sampled_tokens=settings.max_tokens,
+        max_total_tokens=engine.max_total_tokens,
+        block_timeout_s=settings.block_timeout_s,
+        stop_repetition=SamplingSettings.from_env().stop_repetition,
+    )
+    if settings.tools:
+        if pool is None:
+            raise DataError("a trajectory with tools needs a sandbox pool")
+        sandbox_pool = pool
+
+    async def open_session() -> Any:
+        session: _Session = _NoTool()
+        if settings.tools:
+            session = await _open_session(sandbox_pool, task)
+        return session
+
+    trajectory = Trajectory(
+        conversation.codec, limits, open_session, prompt_images=len(task.images), name=task.id
+    )
+    driver = _Driver(conversation, trajectory, limits, settings, stream)
+    try:
+        async with aclosing(driver.events()) as events:
+            async for event in events:
+                yield event
+    finally:
+        await trajectory.close()
+    summary = trajectory.summary
+    if not settings.tools:
+        summary.statuses.clear()
+    yield FinishedTrajectory(
+        task=task,
+        pieces=tuple(driver.pieces),
+        summary=summary,
+        prompt_tokens=conversation.prompt_tokens,
+        sampled_tokens=summary.sampled_tokens if conversation.counts_tokens else None,
+        total_s=time.monotonic() - started,
+    )
+
+
+class _Driver:
+    """The turns of one trajectory."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        trajectory: Trajectory,
+        limits: Limits,
+        settings: LoopSettings,
+        stream: bool,
+    ) -> None:
+        self.pieces: list[Piece] = []
+        self._conversation = conversation
+        self._trajectory = trajectory
+        self._limits = limits
+        self._settings = settings
+        self._stream = stream
+        # What was sampled since the last observation: a block may span several turns.
+        self._open_ids: list[int] = []
+
+    async def events(self) -> AsyncGenerator[TextEvent | ObservationEvent, None]:
+        """Yield the events of all turns; afterwards ``pieces`` is complete."""
+        done = False
+        while not done:
+            ids: list[int] = []
+            reason = "length"
+            room = self._room()
+            if room is None or room > 0:
+                text = _TextStream(self._conversation.codec.decode)
+                chunks = self._conversation.sample(
+                    self._settings.sampling,
+                    seed=self._settings.sampling.turn_seed(
+                        self._trajectory._name, self._trajectory.turn
+                    ),
+                    max_tokens=room,
+                    stream=self._stream,
+                )
+                async with aclosing(chunks) as closing_chunks:
+                    async for chunk in closing_chunks:
+                        ids.extend(chunk.token_ids)
+                        reason = chunk.finish_reason or reason
+                        if self._stream:
+                            new = text.push(self._without_end(chunk.token_ids))
+                            if new:
+                                yield TextEvent(new)
+                rest = text.flush()
+                if self._stream and rest:
+                    yield TextEvent(rest)
+            outcome, observation = await self._advance(ids, reason)
+            if observation is not None:
+                yield ObservationEvent(observation)
+            done = outcome.done
+
+    def _room(self) -> int | None:
+        """Return how many tokens the next turn may have; None for no limit."""
+        rooms = []
+        limits, length = self._limits, self._conversation.length
+        if limits.max_sampled_tokens is not None:
+            rooms.append(limits.max_sampled_tokens - self._trajectory.summary.sampled_tokens)
+        if limits.max_total_tokens is not None and length is not None:
+            rooms.append(limits.max_total_tokens - length)
+        return min(rooms) if rooms else None
+
+    def _without_end(self, ids: list[int]) -> list[int]:
+        codec = self._conversation.codec
+        return ids[:-1] if ids and codec.is_end_of_text(ids[-1]) else ids
+
+    async def _advance(self, ids: list[int], reason: str) -> tuple[TurnOutcome, Piece | None]:
+        summary = self._trajectory.summary
+        before = (len(summary.statuses), len(summary.repairs), summary.sandbox_s)
+        outcome = await self._trajectory.advance(ids, reason)
+        self._open_ids.extend(ids[: outcome.kept])
+        observation = None
+        if outcome.observation_ids:
+            length = self._conversation.length
+            self._conversation.extend(ids, outcome)
+            grown = self._conversation.length
+            counted = length is not None and grown is not None
+            status = summary.statuses[before[0]] if len(summary.statuses) > before[0] else None
+            observation = Piece(
+                kind=SegmentKind.OBSERVATION,
+                text=self._observation_text(outcome),
+                images=outcome.images,
+                tokens=(grown or 0) - (length or 0) - outcome.kept if counted else None,
+                status=status if self._settings.tools else None,
+                repairs=tuple(summary.repairs[before[1] :]),
+                duration_s=round(summary.sandbox_s - before[2], 4),
+            )
+        elif not outcome.done:
+            self._conversation.extend(ids, outcome)
+        if observation is not None or outcome.done:
+            self._close_open_text()
+        if observation is not None:
+            self.pieces.append(observation)
+        return outcome, observation
+
+    def _observation_text(self, outcome: TurnOutcome) -> str:
+        """Return the observation as text, each image as one ``<image>``."""
+        codec = self._conversation.codec
+        placeholder = getattr(codec, "image_text", IMAGE_TAG)
+        return codec.decode(outcome.observation_ids).replace(placeholder, IMAGE_TAG)
+
+    def _close_open_text(self) -> None:
+        codec, ids = self._conversation.codec, self._without_end(self._open_ids)
+        self._open_ids = []
+        split = split_sampled_text(codec.decode(ids))
+        tokens: Sequence[int | None] = [None] * len(split)
+        if self._conversation.counts_tokens:
+            tokens = _tokens_of(ids, [len(text) for _, text in split], codec.decode)
+        for (kind, text), count in zip(split, tokens, strict=True):
+            self.pieces.append(Piece(kind, text, tokens=count))
+
+
+def _tokens_of(
+    ids: list[int], lengths: list[int], decode: Callable[[Sequence[int]], str]
+) -> list[int]:
+    """Share tokens out to consecutive texts; a token that spans two counts for the first."""
+    counts = [0] * len(lengths)
+    if len(lengths) == 1:
+        return [len(ids)]
+    text = _TextStream(decode)
+    index, end, position = 0, lengths[0] if lengths else 0, 0
+    for token_id in ids:
+        while position >= end and index + 1 < len(lengths):
+            index += 1
+            end += lengths[index]
+        counts[index] += 1
+        position += len(text.push([token_id]))
+    return counts
+
+
+class _TextStream:
+    """Turns ids into text as they come; holds back what may be half a character."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._pending: list[int] = []
+
+    def push(self, ids: Sequence[int]) -> str:
+        self._pending.extend(ids)
+        text = self._decode(self._pending) if self._pending else ""
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._pending) < 8:
+            return ""
+        self._pending = []
+        return text
+
+    def flush(self) -> str:
+        ids, self._pending = self._pending, []
+        return self._decode(ids) if ids else ""

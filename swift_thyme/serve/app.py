@@ -1,0 +1,326 @@
+"""The HTTP application: who may ask, how much, and what happens when a client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from swift_thyme.errors import DataError, SandboxUnavailableError, ThymeError
+from swift_thyme.inference.engine import Engine
+from swift_thyme.inference.images import ImageLimits
+from swift_thyme.inference.loop import (
+    Event,
+    FinishedTrajectory,
+    LoopSettings,
+    ObservationEvent,
+    TextEvent,
+    run_trajectory,
+)
+from swift_thyme.sandbox import SandboxPool
+from swift_thyme.serve.replies import ReplyWriter, error_body
+from swift_thyme.serve.requests import ChatRequest, RequestError, parse_request
+from swift_thyme.trajectory import EndReason
+
+__all__ = ["ServeSettings", "make_app"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What the server allows."""
+
+    system: str
+    """System prompt where a request has none."""
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    """Defaults and largest limits of a request."""
+    api_key: str | None = None
+    """Bearer token; None lets everybody ask."""
+    max_body_bytes: int = 64 * 1024 * 1024
+    images: ImageLimits = field(default_factory=ImageLimits)
+    concurrency: int = 32
+    """Trajectories at once."""
+    queue: int = 256
+    """Requests that may wait; more are told to come back later."""
+
+
+class _Busy(Exception):
+    """Too many requests wait."""
+
+
+class _Gate:
+    """Lets a number of requests run and a number wait."""
+
+    def __init__(self, concurrency: int, queue: int) -> None:
+        self._places = asyncio.Semaphore(concurrency)
+        self._queue = queue
+        self.waiting = 0
+        self.running = 0
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        if self._places.locked() and self.waiting >= self._queue:
+            raise _Busy
+        self.waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._places.release()
+
+
+class _Server:
+    """The handlers and what they share."""
+
+    def __init__(self, engine: Engine, pool: SandboxPool, settings: ServeSettings) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._settings = settings
+        self._gate = _Gate(settings.concurrency, settings.queue)
+        # Decoding takes memory; a few at a time are enough to keep an engine busy.
+        self._decoding = asyncio.Semaphore(4)
+
+    async def health(self, request: Request) -> Response:
+        """Say that the server is up and how busy it is."""
+        return JSONResponse(
+            {"status": "ok", "running": self._gate.running, "waiting": self._gate.waiting}
+        )
+
+    async def models(self, request: Request) -> Response:
+        """List the one model."""
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        name = self._engine.model_name
+        entry = {"id": name, "object": "model", "created": 0, "owned_by": "swift_thyme"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def chat(self, request: Request) -> Response:
+        """Run a trajectory."""
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        try:
+            body = await self._body(request)
+            return await self._answer(request, body)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except _TooLarge as error:
+            return _error(413, str(error))
+        except _Busy:
+            busy = error_body("too many requests are waiting", "rate_limit_error", code="busy")
+            return JSONResponse(busy, 429, headers={"Retry-After": "5"})
+        except DataError as error:
+            return _error(400, str(error), getattr(error, "param", None))
+        except ThymeError as error:
+            logger.error("request failed: %s", error)
+            return JSONResponse(error_body(str(error), "server_error"), 503)
+
+    def _refuse(self, request: Request) -> Response | None:
+        """Return the refusal of a request without the token; None where it may pass."""
+        if self._settings.api_key is None:
+            return None
+        given = request.headers.get("authorization", "")
+        wanted = f"Bearer {self._settings.api_key}"
+        if hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8")):
+            return None
+        body = error_body(
+            "the Authorization header holds no valid bearer token",
+            "invalid_request_error",
+            code="invalid_api_key",
+        )
+        return JSONResponse(body, 401, headers={"WWW-Authenticate": "Bearer"})
+
+    async def _body(self, request: Request) -> Any:
+        most = self._settings.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
+            raise _TooLarge(f"the body has {declared} bytes, at most {most} are read")
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                raise _TooLarge(f"the body has more than {most} bytes")
+        try:
+            return await asyncio.to_thread(json.loads, bytes(data))
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"the body is not JSON: {error}") from error
+
+    async def _answer(self, request: Request, body: Any) -> Response:
+        reply_id = f"chatcmpl-{uuid.uuid4().hex}"
+        settings = self._settings
+        async with self._decoding:
+            chat = await asyncio.to_thread(
+                parse_request,
+                body,
+                request_id=reply_id,
+                system=settings.system,
+                loop=settings.loop,
+                max_images=self._engine.max_images,
+                limits=settings.images,
+            )
+        writer = ReplyWriter(chat, reply_id, self._engine.model_name)
+        if chat.stream:
+            return await _EventStream.begin(self._events(chat), writer, request)
+        finished = await _unless_gone(self._finished(chat), request.receive)
+        if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
+            raise SandboxUnavailableError("the sandbox failed")
+        return JSONResponse(writer.whole(finished))
+
+    async def _finished(self, chat: ChatRequest) -> FinishedTrajectory:
+        finished: FinishedTrajectory | None = None
+        async with aclosing(self._events(chat)) as events:
+            async for event in events:
+                if isinstance(event, FinishedTrajectory):
+                    finished = event
+        assert finished is not None
+        return finished
+
+    async def _events(self, chat: ChatRequest) -> AsyncGenerator[Event, None]:
+        async with (
+            self._gate.enter(),
+            aclosing(
+                run_trajectory(self._engine, chat.task, self._pool, chat.loop, stream=chat.stream)
+            ) as events,
+        ):
+            async for event in events:
+                yield event
+
+
+class _TooLarge(Exception):
+    """The body is over the limit."""
+
+
+def _error(status: int, message: str, param: str | None = None) -> Response:
+    return JSONResponse(error_body(message, "invalid_request_error", param), status)
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _unless_gone(work: Any, receive: Receive) -> Any:
+    """Return the result of ``work``; cancel it when the client leaves.
+
+    Raises:
+        ClientDisconnect: It left.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for other in (task, gone):
+            other.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+class _EventStream(Response):
+    """A reply whose events are sent as they happen, and stop when the client leaves."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, first: Event | None, events: AsyncGenerator[Event, None], writer: ReplyWriter
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._first = first
+        self._events = events
+        self._writer = writer
+
+    @classmethod
+    async def begin(
+        cls, events: AsyncGenerator[Event, None], writer: ReplyWriter, request: Request
+    ) -> _EventStream:
+        """Wait for the first event, so that what fails before it has a status of its own."""
+        try:
+            first = await _unless_gone(anext(events, None), request.receive)
+        except BaseException:
+            await events.aclose()
+            raise
+        return cls(first, events, writer)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            await _unless_gone(self._send_all(send), receive)
+        except ClientDisconnect:
+            logger.info("a client left; its trajectory is cancelled")
+        finally:
+            await self._events.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        async def say(text: str, more: bool = True) -> None:
+            if text or not more:
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
+
+        await say(self._writer.begin())
+        try:
+            if self._first is not None:
+                await say(self._words(self._first))
+            async for event in self._events:
+                await say(self._words(event))
+        except ThymeError as error:
+            logger.error("a stream failed: %s", error)
+            await say(self._writer.failure(error_body(str(error), "server_error")))
+        await say("", more=False)
+
+    def _words(self, event: Event) -> str:
+        if isinstance(event, TextEvent):
+            return self._writer.text(event)
+        if isinstance(event, ObservationEvent):
+            return self._writer.observation(event)
+        if event.summary.end_reason is EndReason.SANDBOX_FAILURE:
+            return self._writer.failure(error_body("the sandbox failed", "server_error"))
+        return self._writer.end(event)
+
+
+def make_app(engine: Engine, pool: SandboxPool, settings: ServeSettings) -> Starlette:
+    """Return the application.
+
+    Args:
+        engine: Samples; stays the caller's.
+        pool: Runs code; stays the caller's.
+        settings: What is allowed.
+    """
+    server = _Server(engine, pool, settings)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        logger.exception("a request failed", exc_info=error)
+        return JSONResponse(error_body("internal error", "server_error"), 500)
+
+    async def not_found(request: Request, error: Exception) -> Response:
+        return JSONResponse(error_body("no such path", "invalid_request_error"), 404)
+
+    return Starlette(
+        routes=[
+            Route("/health", server.health),
+            Route("/v1/models", server.models),
+            Route("/v1/chat/completions", server.chat, methods=["POST"]),
+        ],
+        exception_handlers={404: not_found, 500: failed},
+    )

@@ -1,0 +1,186 @@
+"""Runs with a scripted model: what is counted as what, and what a folder refuses."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from swift_thyme.errors import DataError, EngineError, SettingsError
+from swift_thyme.evaluation.judging import judge_undecided
+from swift_thyme.evaluation.report import build_report, outcomes
+from swift_thyme.evaluation.run import Arm, EvalSettings, Evaluation, Job
+from swift_thyme.evaluation.tsv import read_tsv
+from swift_thyme.evaluation.vlmeval_files import write_predictions
+from swift_thyme.inference.loop import LoopSettings
+from swift_thyme.rewards.local_judge import LocalJudge
+from swift_thyme.sandbox import SandboxPool, SandboxSettings
+from tests.inference.builders import ScriptedServer
+
+from .builders import row, write_tsv
+
+NO_POOL = SandboxPool(SandboxSettings(workers=1))
+
+
+def answer(text: str) -> str:
+    return f"<think>I see.</think><answer>{text}</answer>"
+
+
+def make_evaluation(folder: Path, n: int = 4, **settings: Any) -> Evaluation:
+    dataset = read_tsv(write_tsv(folder / "plain.tsv", [row(i) for i in range(n)]))
+    settings = {"system": "S", "loop": LoopSettings(), "shuffle": False, **settings}
+    return Evaluation(dataset, folder / "out", EvalSettings(**settings), {"model": "scripted"})
+
+
+def make_jobs(evaluation: Evaluation, *arms: Arm) -> list[Job]:
+    return [Job(item, 1, arm) for arm in arms or (Arm.TOOLS,) for item in evaluation.dataset.items]
+
+
+async def run(evaluation: Evaluation, turns: list[Any], jobs: list[Job]) -> Any:
+    engine = await ScriptedServer(turns).engine()
+    try:
+        return await evaluation.run(engine, NO_POOL, jobs, concurrency=1)
+    finally:
+        await engine.close()
+
+
+async def test_right_wrong_unanswered_and_undecided_are_told_apart(tmp_path: Path) -> None:
+    evaluation = make_evaluation(tmp_path)
+    jobs = make_jobs(evaluation)
+    turns = [answer("A"), answer("green"), "I cannot tell.", answer("a warm colour")]
+    await run(evaluation, turns, jobs)
+    found = outcomes(evaluation, jobs)
+    assert [o.score for o in found] == [1.0, 0.0, 0.0, 0.0]
+    results = build_report(evaluation, jobs, found)["results"]["tools"]
+    assert results["accuracy"]["mean"] == 0.25
+    assert results["unanswered"] == 0.25
+    assert (results["undecided_by_rules"], results["undecided_counted_wrong"]) == (1, 1)
+    assert results["missing"] == 0
+    assert results["by_category"]["category"]["even"]["mean"] == 0.5
+    assert results["by_category"]["category"]["odd"]["mean"] == 0.0
+    records = evaluation.records().values()
+    assert [r.rewards["correct"] for r in records] == [1.0, 0.0, 0.0, None]
+    files = write_predictions(tmp_path / "v", evaluation.dataset, "m", found)
+    lines = files[0].read_text().splitlines()
+    assert lines[0].endswith('"prediction"')
+    assert [line.rpartition("\t")[2] for line in lines[1:]] == [
+        '"A"',
+        '"B"',
+        '""',
+        '"a warm colour"',
+    ]
+
+
+async def test_a_failure_of_ours_is_missing_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(body: Any) -> httpx.Response:
+        return httpx.Response(403, text="no")
+
+    evaluation = make_evaluation(tmp_path)
+    jobs = make_jobs(evaluation)
+    progress = await run(evaluation, [answer("A"), refuse, answer("A"), answer("B")], jobs)
+    assert progress == (3, 1, 4)
+    results = build_report(evaluation, jobs, outcomes(evaluation, jobs))["results"]["tools"]
+    assert (results["missing"], results["trajectories"]) == (1, 3)
+    assert results["accuracy"]["mean"] == pytest.approx(2 / 3)
+    assert await run(evaluation, [answer("A")], jobs) == (4, 0, 4)
+    assert len(evaluation.records()) == 4
+
+
+async def test_a_broken_sandbox_is_missing_too(tmp_path: Path) -> None:
+    evaluation = make_evaluation(tmp_path, n=1)
+    jobs = make_jobs(evaluation)
+    pool = SandboxPool(SandboxSettings(workers=1))
+    pool.close()
+    engine = await ScriptedServer(["<think><code>print(1)</code>"]).engine()
+    assert await evaluation.run(engine, pool, jobs, concurrency=1) == (0, 1, 1)
+    assert evaluation.records() == {}
+    await engine.close()
+
+
+async def test_failures_in_a_row_end_the_run(tmp_path: Path) -> None:
+    def refuse(body: Any) -> httpx.Response:
+        return httpx.Response(401, text="who are you")
+
+    evaluation = make_evaluation(tmp_path, n=12)
+    with pytest.raises(EngineError, match=r"8 trajectories in a row failed.*who are you"):
+        await run(evaluation, [refuse] * 12, make_jobs(evaluation))
+
+
+async def test_answers_with_and_without_the_tool_are_compared(tmp_path: Path) -> None:
+    evaluation = make_evaluation(tmp_path, n=2)
+    jobs = make_jobs(evaluation, Arm.TOOLS, Arm.NO_TOOLS)
+    await run(evaluation, [answer("A"), answer("A"), answer("(A)"), answer("blue")], jobs)
+    report = build_report(evaluation, jobs, outcomes(evaluation, jobs))["results"]
+    assert report["changed_without_tools"]["mean"] == 0.5
+    assert report["no-tools"]["accuracy"]["mean"] == 0.5
+
+
+def test_another_configuration_is_refused_and_named(tmp_path: Path) -> None:
+    make_evaluation(tmp_path)
+    make_evaluation(tmp_path)
+    with pytest.raises(DataError, match="seed was 0, is 1"):
+        make_evaluation(tmp_path, seed=1)
+    with pytest.raises(DataError, match="data_sha256 was"):
+        make_evaluation(tmp_path, n=3)
+
+
+async def test_two_evaluations_do_not_share_a_folder(tmp_path: Path) -> None:
+    evaluation = make_evaluation(tmp_path, n=1)
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    class Waits(httpx.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            waiting.set()
+            await go_on.wait()
+            yield b"data: [DONE]\n\n"
+
+    hang = [lambda body: httpx.Response(200, stream=Waits())]
+    first = asyncio.ensure_future(run(evaluation, hang, make_jobs(evaluation)))
+    await waiting.wait()
+    with pytest.raises(DataError, match="another evaluation is running"):
+        await run(evaluation, [], make_jobs(evaluation))
+    go_on.set()
+    await first
+
+
+async def test_a_judge_decides_what_rules_leave_open_and_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = make_evaluation(tmp_path, n=2)
+    jobs = make_jobs(evaluation)
+    await run(evaluation, [answer("A"), answer("a warm colour")], jobs)
+    found = outcomes(evaluation, jobs)
+    monkeypatch.delenv("THYME_JUDGE_URLS", raising=False)
+    with pytest.raises(SettingsError, match="--judge needs THYME_JUDGE_URLS"):
+        await judge_undecided(evaluation.out, found)
+    with LocalJudge() as judge:
+        monkeypatch.setenv("THYME_JUDGE_URLS", judge.url)
+        monkeypatch.setenv("THYME_JUDGE_MODEL", "local")
+        judged = await judge_undecided(evaluation.out, found)
+    assert judged[0] is found[0]
+    assert judged[1].judged in (0.0, 1.0)
+    lines = (evaluation.out / "verdicts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [jobs[1].id]
+    # The judge is gone; what it said is known.
+    assert await judge_undecided(evaluation.out, found) == judged
+    results = build_report(evaluation, jobs, judged)["results"]["tools"]
+    assert (results["undecided_by_rules"], results["undecided_counted_wrong"]) == (1, 0)
+
+
+async def test_a_judge_that_fails_gives_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = make_evaluation(tmp_path, n=2)
+    jobs = make_jobs(evaluation)
+    await run(evaluation, [answer("A"), answer("a warm colour")], jobs)
+    monkeypatch.setenv("THYME_JUDGE_URLS", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("THYME_JUDGE_OUTAGE_S", "0.2")
+    judged = await judge_undecided(evaluation.out, outcomes(evaluation, jobs))
+    assert [o.score for o in judged] == [1.0, None]
+    results = build_report(evaluation, jobs, judged)["results"]["tools"]
+    assert results["judge_failed"] == 1
+    assert results["accuracy"]["mean"] == 1.0
