@@ -22,7 +22,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,7 +101,7 @@ class Sample:
 class Report:
     """Everything that was counted."""
 
-    blocks: Counter[str] = field(default_factory=Counter)
+    blocks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BLOCKS, 0))
     wrong: list[str] = field(default_factory=list)
     lost_sessions: int = 0
     killed_workers: int = 0
@@ -282,7 +281,7 @@ def show(report: Report) -> None:
             str(s.descriptors),
         )
     console.print(table)
-    console.print(", ".join(f"{name} {n}" for name, n in report.blocks.most_common()))
+    console.print(", ".join(f"{name} {n}" for name, n in report.blocks.items()))
     console.print(
         f"workers killed {report.killed_workers}, sessions lost with them "
         f"{report.lost_sessions}, wrong results {len(report.wrong)}"
