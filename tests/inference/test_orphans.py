@@ -12,8 +12,10 @@ PARENT = """
 import subprocess, sys, time
 from swift_thyme.inference.orphans import OrphanGuard
 sleep = [sys.executable, "-c", "import time; time.sleep(120)"]
-other = subprocess.Popen(sleep, start_new_session=True)
-child = subprocess.Popen(sleep, start_new_session=True)
+# Their output must not be the test's pipe, whose end the test waits for.
+options = {"start_new_session": True, "stdout": subprocess.DEVNULL}
+other = subprocess.Popen(sleep, **options)
+child = subprocess.Popen(sleep, **options)
 guard = OrphanGuard({other.pid})
 print(child.pid, guard._process.pid, other.pid, flush=True)
 if sys.argv[1] == "close":
