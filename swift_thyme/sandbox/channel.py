@@ -17,6 +17,7 @@ __all__ = ["Channel", "Closed", "Message"]
 
 _CREDENTIALS = struct.Struct("iII")
 _MAX_MESSAGE = 128 * 1024
+_INBOX = bytearray(_MAX_MESSAGE)
 
 
 class Closed(Exception):
@@ -73,8 +74,8 @@ class Channel:
             Closed: The other side is gone.
         """
         try:
-            data, ancillary, flags, _ = self._own.recvmsg(
-                _MAX_MESSAGE, socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(256)
+            size, ancillary, flags, _ = self._own.recvmsg_into(
+                [_INBOX], socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(256)
             )
         except BlockingIOError:
             return None
@@ -88,12 +89,12 @@ class Channel:
                 pid = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])[0]
             elif kind == socket.SCM_RIGHTS:
                 _close_received(payload)
-        if not data and pid == 0:
+        if not size and pid == 0:
             raise Closed("end of stream")
         if flags & socket.MSG_TRUNC:
             return Message(None, pid)
         try:
-            return Message(json.loads(data), pid)
+            return Message(json.loads(_INBOX[:size]), pid)
         except (ValueError, RecursionError):
             return Message(None, pid)
 

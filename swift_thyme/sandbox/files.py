@@ -43,10 +43,13 @@ class _Entry(NamedTuple):
 
 def _entry(path: str) -> _Entry | None:
     try:
-        info = os.lstat(path)
-        link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else ""
+        return _describe(path, os.lstat(path))
     except OSError:
         return None
+
+
+def _describe(path: str, info: os.stat_result) -> _Entry:
+    link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else ""
     return _Entry(
         info.st_mode,
         info.st_ino,
@@ -61,16 +64,17 @@ def _entry(path: str) -> _Entry | None:
 def _walk(folder: str, device: int, depth: int = 0) -> Iterator[tuple[str, _Entry]]:
     """Yield everything beneath a folder, parents first; links and mounts are not entered."""
     try:
-        names = sorted(os.listdir(folder))
+        names = os.listdir(folder)
     except OSError:
         return
+    names.sort()
     for name in names:
         path = f"{folder}/{name}"
         entry = _entry(path)
         if entry is None or entry.device != device:
             continue  # input images and a Python installation can be mounted below /tmp
         yield path, entry
-        if entry.is_folder and depth < _MAX_DEPTH:
+        if depth < _MAX_DEPTH and entry.is_folder:
             yield from _walk(path, device, depth + 1)
 
 
@@ -114,14 +118,14 @@ class FileView:
     """
 
     def __init__(self, folders: tuple[str, ...]) -> None:
-        self._folders = folders
+        self._folders = [(folder, os.stat(folder).st_dev) for folder in folders]
         self._entries: dict[str, _Entry] = {}
         self._seen: dict[str, _Entry] = {}
 
     def _current(self) -> dict[str, _Entry]:
         found: dict[str, _Entry] = {}
-        for folder in self._folders:
-            for path, entry in _walk(folder, os.stat(folder).st_dev):
+        for folder, device in self._folders:
+            for path, entry in _walk(folder, device):
                 found[path] = entry
                 if len(found) >= _MAX_ENTRIES:
                     return found

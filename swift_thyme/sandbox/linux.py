@@ -8,6 +8,7 @@ these calls are reported as missing.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import struct
@@ -48,6 +49,9 @@ MNT_DETACH = 2
 AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
 
+_MAP_FIXED_NOREPLACE = 0x100000
+_MAP_FAILED = 2**64 - 1
+
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
@@ -86,6 +90,31 @@ def keep_heap(size: int) -> None:
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(m_trim_threshold, size)
         _libc.mallopt(m_mmap_threshold, size)
+
+
+def align_memory(size: int) -> None:
+    """Let new memory start at a multiple of `size`, so that large arrays are whole huge pages."""
+    if not hasattr(_libc, "sbrk"):
+        return
+    for function in (_libc.sbrk, _libc.mmap):
+        function.restype = ctypes.c_size_t
+    _libc.sbrk(ctypes.c_ssize_t(-_libc.sbrk(ctypes.c_ssize_t(0)) % size))
+    # Mappings are placed below each other, the next one right below what this one lies below.
+    probe = 32 * size + mmap.PAGESIZE
+    lower = _map_nothing(0, probe)
+    if lower == _MAP_FAILED:
+        return
+    _libc.munmap(ctypes.c_size_t(lower), ctypes.c_size_t(probe))
+    gap = (lower + probe) % size
+    if gap:
+        _map_nothing(lower + probe - gap, gap)
+
+
+def _map_nothing(address: int, size: int) -> int:
+    """Reserve addresses; a place that is taken by then is left alone."""
+    values = (ctypes.c_size_t(address), ctypes.c_size_t(size))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_FIXED_NOREPLACE if address else 0)
+    return int(_libc.mmap(*values, 0, flags, -1, ctypes.c_long(0)))
 
 
 def clone(flags: int) -> int:
@@ -148,6 +177,13 @@ def set_mount_flags(target: str, flags: int, recursive: bool = True) -> None:
         ctypes.c_char_p(attributes),
         len(attributes),
     )
+
+
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Free a range of a file, which reads as zeros from then on (fallocate)."""
+    keep_size, punch = 1, 2
+    values = (ctypes.c_long(offset), ctypes.c_long(length))
+    _checked(_libc.fallocate(descriptor, keep_size | punch, *values), "fallocate")
 
 
 def drop_capabilities() -> None:

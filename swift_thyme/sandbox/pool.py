@@ -38,7 +38,7 @@ from swift_thyme.sandbox.result import (
     ReturnedImage,
 )
 from swift_thyme.sandbox.settings import SandboxSettings
-from swift_thyme.sandbox.wire import Frame, FrameReader, WireError, pack
+from swift_thyme.sandbox.wire import Frame, FrameReader, Inbox, WireError, pack
 
 __all__ = ["SandboxPool", "SandboxSession"]
 
@@ -80,6 +80,8 @@ class _Worker:
     waiting: dict[int, _Request] = field(default_factory=dict)
     early: list[_Request] = field(default_factory=list)
     sessions: int = 0
+    busy: int = 0
+    """Blocks that it runs."""
     events: int = selectors.EVENT_READ
     dead: bool = False
 
@@ -278,6 +280,7 @@ class _Engine:
         self._workers: dict[int, _Worker] = {}
         self._free_slots = settings.workers
         self._queue: deque[tuple[_Worker, _Request]] = deque()
+        self._inbox = Inbox(1 << 20)
         self._identifiers = itertools.count(1)
         self._failures = 0
         self._last_failure = ""
@@ -452,6 +455,7 @@ class _Engine:
         finally:
             other.close()
         own.setblocking(False)
+        _confine_to_share(process.pid, number, self.settings.workers)
         worker = _Worker(number, process, own, errors, time.monotonic())
         self._workers[number] = worker
         self._selector.register(own, selectors.EVENT_READ, worker)
@@ -480,7 +484,7 @@ class _Engine:
         if not events & selectors.EVENT_READ or worker.dead:
             return
         try:
-            data = worker.connection.recv(1 << 20)
+            data = self._inbox.receive(worker.connection)
         except BlockingIOError:
             return
         except OSError as error:
@@ -513,7 +517,7 @@ class _Engine:
         if known is None:
             return
         del worker.waiting[header["id"]]
-        self._release_slot(known)
+        self._release_slot(worker, known)
         if known.future.done():
             return
         if "failure" not in header:
@@ -553,7 +557,7 @@ class _Engine:
             error = f"the sandbox cannot start: {self._last_failure}"
             self._fail_starting(self._last_failure)
         for request in [*worker.waiting.values(), *worker.early]:
-            self._release_slot(request)
+            self._release_slot(worker, request)
             if not request.future.done():
                 request.future.set_exception(SandboxUnavailableError(error))
         worker.waiting.clear()
@@ -597,21 +601,27 @@ class _Engine:
                 self._queue.append((worker, request))
                 return
             self._free_slots -= 1
+            worker.busy += 1
             request.holds_slot = True
         identifier = next(self._identifiers)
         request.deadline = time.monotonic() + request.limit_s + _REPLY_GRACE_S
         worker.waiting[identifier] = request
         self._write(worker, pack({**request.header, "id": identifier}, request.blobs))
 
-    def _release_slot(self, request: _Request) -> None:
+    def _release_slot(self, worker: _Worker, request: _Request) -> None:
         if request.holds_slot:
             request.holds_slot = False
+            worker.busy -= 1
             self._free_slots += 1
             self._fill_slots()
 
     def _fill_slots(self) -> None:
+        """Start the requests that wait, those first whose worker has nothing to do."""
         while self._queue and self._free_slots:
-            self._send(*self._queue.popleft())
+            idle = (entry for entry in self._queue if not entry[0].busy)
+            entry = next(idle, self._queue[0])
+            self._queue.remove(entry)
+            self._send(*entry)
 
     def open(self, session: SandboxSession, images: list[InputImage]) -> None:
         """Open a session; in the background thread."""
@@ -694,6 +704,28 @@ def _to_result(frame: Frame) -> ExecutionResult:
         duration_s=float(values.get("duration_s", 0.0)),
         parts=parts,
     )
+
+
+def share_of_processors(processors: list[int], number: int, workers: int) -> list[int]:
+    """Return the processors of worker `number`, all of them where there are not enough to share."""
+    count = len(processors)
+    if workers > count:
+        return processors
+    return processors[number * count // workers : (number + 1) * count // workers]
+
+
+def _confine_to_share(pid: int, number: int, workers: int) -> None:
+    """Give a worker and its sessions a share of the processors.
+
+    The processes of a session take turns in well under a millisecond, which is too fast for the
+    kernel to spread those of several workers evenly: it wakes one up on a busy processor while
+    another has nothing to do.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    processors = sorted(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError):  # a policy may forbid it, which costs speed only
+        os.sched_setaffinity(pid, share_of_processors(processors, number, workers))
 
 
 def _tail_of(descriptor: int) -> str:

@@ -47,13 +47,18 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the process ids of all descendants, parents before their children."""
+def descendants(pid: int, childless: Collection[int] = ()) -> list[int]:
+    """Return the process ids of all descendants, parents before their children.
+
+    Args:
+        pid: The process.
+        childless: Descendants that are known to have no children.
+    """
     found: list[int] = []
     pending = _children(pid)
     while pending:
         found += pending
-        pending = [child for parent in pending for child in _children(parent)]
+        pending = [c for parent in pending if parent not in childless for c in _children(parent)]
     return found
 
 

@@ -12,6 +12,7 @@ encoder. `REPAIR_NAMES` lists them all.
 from __future__ import annotations
 
 import ast
+import bisect
 import builtins
 import json
 import math
@@ -169,8 +170,8 @@ def repair_code(code: str, images: Sequence[ImageInfo], names: dict[str, Any]) -
     nodes = _Nodes(tree)
     _repair_image_paths(nodes, images, repairs)
     _repair_names(tree, nodes, names, repairs)
-    if _can_crop(nodes):
-        _CropRepair(KnownValues(images, names), repairs).repair(tree)
+    if nodes.crops:
+        _CropRepair(KnownValues(images, names), repairs, nodes.crops).repair(tree)
     if repairs:
         ast.fix_missing_locations(tree)
     return RepairedCode(
@@ -189,38 +190,65 @@ class _Nodes:
         """Names that the program binds in any other way."""
         self.assignments: list[ast.Assign] = []
         self.imports: list[ast.Import | ast.ImportFrom] = []
-        self.attributes: set[str] = set()
-        self.has_index_pair = False
-        for node in ast.walk(tree):
+        self.crops: list[int] = []
+        """Lines of what `_CropRepair` could change."""
+        pending: list[ast.AST] = [tree]
+        while pending:
+            node = pending.pop()
             kind = type(node)
+            # The usual kinds first, without looking at fields that cannot hold a name: this runs
+            # before every block.
             if kind is ast.Name:
                 assert isinstance(node, ast.Name)
                 if type(node.ctx) is ast.Load:
                     self.loads.append(node)
                 else:
                     self.stored.add(node.id)
-            elif isinstance(node, ast.Attribute):
-                self.attributes.add(node.attr)
-            elif isinstance(node, ast.Subscript):
-                self.has_index_pair = self.has_index_pair or isinstance(node.slice, ast.Tuple)
-            elif isinstance(node, ast.Assign):
-                self.assignments.append(node)
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                self.imports.append(node)
-                self.bound.update((a.asname or a.name).split(".")[0] for a in node.names)
-                if any(alias.name == "*" for alias in node.names):
-                    self.bound.update(_IMPORTS, _CV2_ALIASES)  # unknown: leave every name alone
-            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                self.bound.add(node.name)
-            elif isinstance(node, ast.arg):
-                self.bound.add(node.arg)
-            elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
-                self.bound.add(node.name)
+            elif kind is ast.Constant:
+                continue
+            elif kind is ast.Attribute:
+                assert isinstance(node, ast.Attribute)
+                if node.attr == "crop":
+                    self.crops.append(node.lineno)
+                pending.append(node.value)
+            elif kind is ast.Call:
+                assert isinstance(node, ast.Call)
+                pending += [keyword.value for keyword in reversed(node.keywords)]
+                pending += reversed(node.args)
+                pending.append(node.func)
+            else:
+                self._note(node)
+                pending += reversed(_children(node))
+
+    def _note(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Subscript):
+            if isinstance(node.slice, ast.Tuple):
+                self.crops.append(node.lineno)
+        elif isinstance(node, ast.Assign):
+            self.assignments.append(node)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            self.imports.append(node)
+            self.bound.update((a.asname or a.name).split(".")[0] for a in node.names)
+            if any(alias.name == "*" for alias in node.names):
+                self.bound.update(_IMPORTS, _CV2_ALIASES)  # unknown: leave every name alone
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            self.bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            self.bound.add(node.arg)
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+            self.bound.add(node.name)
 
 
-def _can_crop(nodes: _Nodes) -> bool:
-    """Tell whether the program holds anything that `_CropRepair` could change."""
-    return nodes.has_index_pair or "crop" in nodes.attributes
+def _children(node: ast.AST) -> list[ast.AST]:
+    """Return the nodes right below a node, in the order of the program."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if type(value) is list:
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST) and value._fields:
+            found.append(value)  # contexts and operators have no fields
+    return found
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -356,9 +384,11 @@ def _has_docstring_or_future(tree: ast.Module) -> bool:
 class _CropRepair(ast.NodeTransformer):
     """Follows the values of a program from top to bottom and mends crops that cannot work."""
 
-    def __init__(self, known: KnownValues, repairs: list[str]) -> None:
+    def __init__(self, known: KnownValues, repairs: list[str], lines: list[int]) -> None:
         self._known = known
         self._repairs = repairs
+        self._lines = sorted(lines)
+        """Where something can be to repair; nothing else is visited."""
 
     def repair(self, tree: ast.Module) -> None:
         """Repair the statements of a module in place."""
@@ -366,6 +396,8 @@ class _CropRepair(ast.NodeTransformer):
 
     def _statements(self, body: list[ast.stmt]) -> None:
         for statement in body:
+            if statement.lineno > self._lines[-1]:
+                return  # what follows is of no interest to a crop
             if isinstance(statement, (ast.With, ast.Try)) or _is_main_guard(statement):
                 if isinstance(statement, ast.With):
                     for item in statement.items:
@@ -377,13 +409,19 @@ class _CropRepair(ast.NodeTransformer):
                         self._known.forget(handler)
                     self._known.forget(*statement.orelse, *statement.finalbody)
             elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
-                self.visit(statement)
+                if self._is_of_interest(statement):
+                    self.visit(statement)
                 self._known.run(statement)
             elif isinstance(statement, (ast.Import, ast.ImportFrom)):
                 self._known.imported(statement)
             else:
                 # Loops, branches and functions may run never or often: nothing is known in them.
                 self._known.forget(statement)
+
+    def _is_of_interest(self, statement: ast.stmt) -> bool:
+        index = bisect.bisect_left(self._lines, statement.lineno)
+        end = statement.end_lineno or statement.lineno
+        return index < len(self._lines) and self._lines[index] <= end
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
         """Leave function bodies alone: their names are not the module's."""

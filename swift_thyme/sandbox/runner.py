@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 import types
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
@@ -29,12 +30,13 @@ from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
 from swift_thyme.sandbox.output import MAX_EVENTS
 
-__all__ = ["BLOCK_NAME", "MAX_REPORT_BYTES", "runner_main"]
+__all__ = ["BLOCK_NAME", "MAX_REPORT_BYTES", "rehearse", "runner_main"]
 
 MAX_REPORT_BYTES = 96 * 1024
 MAX_REQUEST_BYTES = 192 * 1024
 BLOCK_NAME = "<block {}>"
 _MAX_ERROR_CHARS = 2000
+_HUGE_PAGE = 2 << 20
 
 
 class _CountedOutput(io.RawIOBase):
@@ -68,6 +70,7 @@ def runner_main(
         _reset_interpreter()
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
+            linux.align_memory(_HUGE_PAGE)
         confine_runner(config, library_bytes)
         _Runner(connection, config).serve()
     except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
@@ -89,11 +92,19 @@ def _reset_interpreter() -> None:
     gc.enable()
 
 
+def rehearse(config: SessionConfig) -> None:
+    """Do what a block does, so that the memory which that needs is mapped in every fork."""
+    stdout = sys.stdout
+    _Runner(None, config).rehearse()
+    sys.stdout = stdout
+
+
 class _Runner:
-    def __init__(self, connection: socket.socket, config: SessionConfig) -> None:
+    def __init__(self, connection: socket.socket | None, config: SessionConfig) -> None:
         self._connection = connection
         self._config = config
         self._block = 0
+        self._inbox = bytearray(MAX_REQUEST_BYTES + 1024)
         self._module = types.ModuleType("__main__")
         self._raw = _CountedOutput(1)
         self._stdout = io.TextIOWrapper(
@@ -105,7 +116,7 @@ class _Runner:
 
     def serve(self) -> None:
         sys.modules["__main__"] = self._module
-        self._get_ready()
+        self._get_ready(hurry=False)
         while True:
             message = self._receive()
             if message["op"] == "run":
@@ -113,22 +124,28 @@ class _Runner:
                 self._send(report)
             elif message["op"] == "commit":
                 self._hand_over()
-                self._get_ready()
+                self._get_ready(message["hurry"])
 
-    def _get_ready(self) -> None:
-        """Do what the next block needs done, while nobody waits for it."""
+    def _get_ready(self, hurry: bool) -> None:
+        """Do what the next block needs done; only what it must have where it waits already."""
         self._confine_block()
-        _rehearse()
+        if not hurry:
+            self.rehearse()
         self._send({"ready": self._block})
 
     def _receive(self) -> dict[str, Any]:
-        data = self._connection.recv(MAX_REQUEST_BYTES + 1024)
-        if not data:
+        assert self._connection is not None
+        size = self._connection.recv_into(self._inbox)
+        if not size:
             os._exit(0)
-        message: dict[str, Any] = json.loads(data)
+        return self._decode(size)
+
+    def _decode(self, size: int) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._inbox[:size])
         return message
 
     def _send(self, message: dict[str, Any]) -> None:
+        assert self._connection is not None
         try:
             self._connection.send(json.dumps(message).encode()[:MAX_REPORT_BYTES])
         except OSError:
@@ -156,7 +173,7 @@ class _Runner:
         if confinement.seccomp and not confinement.namespaces:
             linux.install_seccomp(seccomp.build_self_signal_filter(os.getpid()))
 
-    def _prepare(self, message: dict[str, Any]) -> list[ImageInfo]:
+    def _run(self, message: dict[str, Any]) -> dict[str, Any]:
         images = [ImageInfo(*item) for item in message["images"]]
         if self._config.base is not None:
             shims.install_path_map(self._config.folders, images)
@@ -166,27 +183,29 @@ class _Runner:
         limit = int(message["timeout_s"] * 4) + 2
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (min(limit, hard), hard))
-        return images
-
-    def _run(self, message: dict[str, Any]) -> dict[str, Any]:
-        images = self._prepare(message)
         name = BLOCK_NAME.format(self._block)
+        return self._execute(message["code"], images, name, self._module.__dict__)
+
+    def _execute(
+        self, code: str, images: list[ImageInfo], name: str, namespace: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run a program and return the report of it."""
         stdout = self._stdout
         self._raw.count = 0
         sys.stdout = stdout
         recorder = shims.start(images, self._config.folders, stdout, self._raw)
         process = os.getpid()
         error: dict[str, str] | None = None
-        code = message["code"]
         try:
-            fixed = repair.repair_code(code, images, self._module.__dict__)
-            recorder.repairs += fixed.repairs
-            code = fixed.source
-            _remember_source(name, code)
-            program = compile(fixed.tree, name, "exec", dont_inherit=True)
-            exec(program, self._module.__dict__)
+            with _no_collection():
+                fixed = repair.repair_code(code, images, namespace)
+                recorder.repairs += fixed.repairs
+                code = fixed.source
+                _remember_source(name, code)
+                program = compile(fixed.tree, name, "exec", dont_inherit=True)
+            exec(program, namespace)
             if fixed.assigns_processed_path:
-                recorder.print_processed_path(self._module.__dict__.get("processed_path"))
+                recorder.print_processed_path(namespace.get("processed_path"))
         except SystemExit as leave:
             if leave.code not in (None, 0, False):
                 error = {"kind": "error", "text": _clip(f"SystemExit: {leave.code}")}
@@ -208,35 +227,51 @@ class _Runner:
             "aliases": dict(list(recorder.aliases.items())[:MAX_EVENTS]),
         }
 
+    def rehearse(self) -> None:
+        """Take the page faults of a fork now instead of in the next block.
 
-def _rehearse() -> None:
-    """Take the page faults of a fork now instead of in the next block.
+        A fork shares its memory with its parent until it writes to it, and the interpreter writes
+        to almost everything that it uses: a block of the usual kind copies those pages.
+        """
+        with contextlib.suppress(Exception):  # the code may have broken any module: none then
+            self._inbox[: len(_REHEARSAL)] = _REHEARSAL
+            message = self._decode(len(_REHEARSAL))
+            images = [ImageInfo(*item) for item in message["images"]]
+            resource.setrlimit(resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))
+            namespace = repair.preset_names(images)
+            report = self._execute(message["code"], images, "<rehearsal>", namespace)
+            linecache.cache.pop("<rehearsal>", None)
+            json.dumps(report).encode()
 
-    A fork shares its memory with its parent until it writes to it, and the interpreter writes to
-    almost everything that it uses: a block of the usual kind copies those pages.
-    """
-    with contextlib.suppress(Exception):  # the code may have broken any module: no rehearsal then
-        message = json.loads(_REHEARSAL)
-        images = [ImageInfo(*item) for item in message["images"]]
-        namespace = repair.preset_names(images)
-        fixed = repair.repair_code(message["code"], images, namespace)
-        _remember_source("<rehearsal>", fixed.source)
-        exec(compile(fixed.tree, "<rehearsal>", "exec", dont_inherit=True), namespace)
-        json.dumps({"done": 0, "repairs": list(dict.fromkeys(fixed.repairs)), "events": []})
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from walking a syntax tree that is about to go anyway."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 _REHEARSAL = json.dumps(
     {
         "images": [ImageInfo("/dev/null", "/dev/null", 64, 64)],
         "code": """
-import json, os
+import os
 import cv2
 import numpy as np
 from PIL import Image
 from uuid import uuid4
 image_path = "/dev/null"
-image = np.zeros((32, 32, 3), np.uint8)
 x1, y1, x2, y2 = 4, 4, 28, 28
+try:
+    image = cv2.imread(image_path)
+    crop = image[y1:y2, x1:x2]
+except Exception:
+    image = np.zeros((32, 32, 3), np.uint8)
 crop = cv2.resize(image[y1:y2, x1:x2], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 crop = cv2.imdecode(cv2.imencode(".jpg", crop)[1], cv2.IMREAD_COLOR)
 size = Image.fromarray(crop).size
@@ -244,7 +279,7 @@ name = os.path.join("/dev", f"crop_{str(uuid4())[:8]}_{size[0]}.jpg")
 os.path.exists(os.path.abspath(name))
 """,
     }
-)
+).encode()
 
 
 def _fork() -> int:

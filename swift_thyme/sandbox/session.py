@@ -42,7 +42,7 @@ from swift_thyme.sandbox.processes import (
 )
 from swift_thyme.sandbox.result import ExecutionStatus
 from swift_thyme.sandbox.runner import MAX_REQUEST_BYTES
-from swift_thyme.sandbox.wire import Frame, FrameReader, WireError, pack
+from swift_thyme.sandbox.wire import Frame, FrameReader, Inbox, WireError, pack
 
 __all__ = ["BlockReply", "Session", "SessionLost"]
 
@@ -51,6 +51,7 @@ _KEEPER_TIMEOUT_S = 20.0
 _COMMIT_TIMEOUT_S = 5.0
 _ENCODE_TIMEOUT_S = 30.0
 _WATCH_INTERVAL_S = 0.03
+_INBOX = Inbox(1 << 18)
 _TAMPERED = "the code interfered with the sandbox and was stopped"
 
 
@@ -71,6 +72,30 @@ class _Ending(NamedTuple):
     status: ExecutionStatus
     error: str | None
     report: dict[str, Any]
+
+
+class _Answer:
+    """What the encoder answers to one request."""
+
+    def __init__(self, frame: asyncio.Future[Frame], max_blob: int) -> None:
+        self.frame = frame
+        self._reader = FrameReader(max_blob=max_blob)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Take in bytes; none means that there will be no more."""
+        if not data:
+            self.fail(WireError("the encoder is gone"))
+        try:
+            for frame in self._reader.feed(data):
+                if not self.frame.done():
+                    self.frame.set_result(frame)
+        except WireError as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Make the asker see an error, where there is no answer yet."""
+        if not self.frame.done():
+            self.frame.set_exception(error)
 
 
 class Session:
@@ -96,12 +121,13 @@ class Session:
         self._checkpoint = 0
         self._encoder_pid = 0
         self._encoder_is_new = False
+        self._answer_of_encoder: _Answer | None = None
         self._images: list[ImageInfo] = []
         # Held while a block runs and while it is committed or undone, which is after its result
         # is out: the next block may be asked for before that.
         self.turn = asyncio.Lock()
         self.is_running = False
-        self._unsettled: Callable[[], Awaitable[None]] | None = None
+        self._unsettled: Callable[[bool], Awaitable[None]] | None = None
         self._closed = False
         self._pidfd = -1
 
@@ -132,6 +158,7 @@ class Session:
                 raise SessionLost(str(answer.get("failure")))
             await self._await_ready()
             self._encoder_pid = self._new_child({self._runner})
+            asyncio.get_running_loop().add_reader(self._encoder.fileno(), self._on_encoder)
         except (OSError, Closed) as error:
             raise SessionLost(f"a session could not start: {error}") from error
 
@@ -238,12 +265,12 @@ class Session:
         kill_quietly(self._runner, signal.SIGSTOP)
         return True
 
-    async def _commit(self) -> None:
+    async def _commit(self, hurry: bool) -> None:
         """Make the state after a block that succeeded the one to go back to."""
         committed = self._runner
         kill_quietly(committed, signal.SIGCONT)
         try:
-            self._runs.send({"op": "commit"})
+            self._runs.send({"op": "commit", "hurry": hurry})
             forked = await self._await_ready(_COMMIT_TIMEOUT_S)
         except Closed as error:
             raise SessionLost(str(error)) from error
@@ -251,7 +278,7 @@ class Session:
             # Only code that took our own process over gets here: its report was a forgery, and
             # the state from before it is still there.
             self._runner = committed
-            await self._roll_back()
+            await self._roll_back(hurry)
             return
         kill_quietly(committed, signal.SIGSTOP)
         previous, self._checkpoint = self._checkpoint, committed
@@ -260,10 +287,9 @@ class Session:
         if self._encoder_is_new:
             await self._rebase_encoder()
         else:
-            with contextlib.suppress(OSError):  # a broken one is found when it is asked
-                self._encoder.send(pack({"op": "keep"}))
+            self._tell_encoder("keep")
 
-    async def _roll_back(self) -> None:
+    async def _roll_back(self, hurry: bool) -> None:
         """Kill what is left of a block and go back to the state from before it."""
         kill_quietly(self._runner)
         keep = {self._encoder_pid, self._checkpoint}
@@ -286,7 +312,9 @@ class Session:
         They may still be dying when this returns, but execute nothing any more.
         """
         keep = keep | {self._encoder_pid}
-        if not set(descendants(self._keeper)) - keep - {self._runner}:
+        # The system call filter lets an encoder make no process.
+        childless = {self._encoder_pid} if self._config.confinement.seccomp else ()
+        if not set(descendants(self._keeper, childless)) - keep - {self._runner}:
             return
         if self._config.confinement.namespaces:
             # Stops everything in one system call, which no fork can slip through.
@@ -314,7 +342,7 @@ class Session:
         Raises:
             SessionLost: The session is broken.
         """
-        await self.settle()
+        await self.settle(hurry=True)
         if len(code.encode("utf-8", "replace")) > MAX_REQUEST_BYTES // 2:
             status, error = ExecutionStatus.ERROR, "the program is too long"
             return BlockReply({"status": status.value, "error": error}, [])
@@ -344,15 +372,18 @@ class Session:
         """Whether the last block was committed or undone."""
         return self._unsettled is None
 
-    async def settle(self) -> None:
+    async def settle(self, hurry: bool = False) -> None:
         """Commit the block that just ran where it succeeded, undo it where it did not.
+
+        Args:
+            hurry: The next block waits for it already.
 
         Raises:
             SessionLost: The session is broken.
         """
         unsettled, self._unsettled = self._unsettled, None
         if unsettled is not None:
-            await unsettled()
+            await unsettled(hurry)
 
     async def _supervise(self, code: str, timeout_s: float, output: CappedOutput) -> _Ending:
         """Start the block and wait for its end or the first limit that it is over."""
@@ -517,36 +548,37 @@ class Session:
         """
         kill_quietly(self._encoder_pid, signal.SIGCONT)
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Frame] = loop.create_future()
         settings = self._config.settings
-        reader = FrameReader(max_blob=(settings.images + 1) * settings.image_mb * MIB)
-
-        def fail(error: Exception) -> None:
-            if not answered.done():
-                answered.set_exception(error)
-
-        def read() -> None:
-            try:
-                data = self._encoder.recv(1 << 18)
-                if not data:
-                    raise WireError("the encoder is gone")
-                for frame in reader.feed(data):
-                    if not answered.done():
-                        answered.set_result(frame)
-            except BlockingIOError:
-                return
-            except (WireError, OSError) as error:
-                fail(error)
-
-        timer = loop.call_later(_ENCODE_TIMEOUT_S, fail, asyncio.TimeoutError())
-        loop.add_reader(self._encoder.fileno(), read)
+        answer = _Answer(loop.create_future(), (settings.images + 1) * settings.image_mb * MIB)
+        self._answer_of_encoder = answer
+        timer = loop.call_later(_ENCODE_TIMEOUT_S, answer.fail, asyncio.TimeoutError())
         try:
             await self._send_to_encoder(pack(request))
-            return await answered
+            return await answer.frame
         finally:
             timer.cancel()
-            if not self._closed:
-                loop.remove_reader(self._encoder.fileno())
+            self._answer_of_encoder = None
+
+    def _on_encoder(self) -> None:
+        """Take what the encoder sends; where it was asked nothing, nothing is to be had."""
+        answer = self._answer_of_encoder
+        try:
+            data = _INBOX.receive(self._encoder)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            data = memoryview(b"")
+            if answer is not None:
+                answer.fail(error)
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._encoder.fileno())
+        if answer is not None:
+            answer.add(data)
+
+    def _tell_encoder(self, operation: str) -> None:
+        """Send the encoder something that it does not answer."""
+        with contextlib.suppress(OSError):  # a broken one is found when it is asked
+            self._encoder.send(pack({"op": operation}))
 
     async def _send_to_encoder(self, data: bytes) -> None:
         try:

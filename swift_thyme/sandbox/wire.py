@@ -8,11 +8,12 @@ the header's `"blobs"` gives the length of each blob.
 from __future__ import annotations
 
 import json
+import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Frame", "FrameReader", "WireError", "pack"]
+__all__ = ["Frame", "FrameReader", "Inbox", "WireError", "pack"]
 
 _PREFIX = struct.Struct(">IQ")
 MAX_JSON_BYTES = 32 * 1024 * 1024
@@ -36,6 +37,25 @@ def pack(header: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
     return b"".join([_PREFIX.pack(len(text), sum(map(len, blobs))), text, *blobs])
 
 
+class Inbox:
+    """Receives into memory that is kept: a large buffer per message is a costly thing to ask for.
+
+    Args:
+        size: The most bytes to receive at a time.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory = memoryview(bytearray(size))
+
+    def receive(self, connection: socket.socket) -> memoryview:
+        """Return what a socket has, empty at its end; valid until the next call.
+
+        Raises:
+            OSError: As `socket.recv`.
+        """
+        return self._memory[: connection.recv_into(self._memory)]
+
+
 class FrameReader:
     """Cuts a byte stream into frames."""
 
@@ -44,28 +64,44 @@ class FrameReader:
         self._max_json = max_json
         self._max_blob = max_blob
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield the frames that are complete with `data`.
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """Return the frames that are complete with `data`.
 
         Raises:
             WireError: A length is over its cap or a header is malformed.
         """
-        self._buffer += data
-        while len(self._buffer) >= _PREFIX.size:
-            json_length, blob_length = _PREFIX.unpack_from(self._buffer)
+        frames: list[Frame] = []
+        if self._buffer:
+            self._buffer += data
+            with memoryview(self._buffer) as view:
+                taken = self._cut(view, frames)
+            del self._buffer[:taken]
+        else:
+            # The usual case, a whole frame at once, is cut from where it was received.
+            with memoryview(data) as view:
+                taken = self._cut(view, frames)
+                self._buffer += view[taken:]
+        return frames
+
+    def _cut(self, view: memoryview, frames: list[Frame]) -> int:
+        """Take the complete frames out of `view`; return how many bytes they have."""
+        start = 0
+        while len(view) - start >= _PREFIX.size:
+            json_length, blob_length = _PREFIX.unpack_from(view, start)
             if json_length > self._max_json or blob_length > self._max_blob:
                 raise WireError("a frame is longer than allowed")
-            end = _PREFIX.size + json_length + blob_length
-            if len(self._buffer) < end:
-                return
-            raw = bytes(self._buffer[_PREFIX.size : end])
-            del self._buffer[:end]
-            yield _decode(raw[:json_length], raw[json_length:])
+            body = start + _PREFIX.size
+            end = body + json_length + blob_length
+            if len(view) < end:
+                break
+            frames.append(_decode(view[body : body + json_length], view[body + json_length : end]))
+            start = end
+        return start
 
 
-def _decode(text: bytes, raw: bytes) -> Frame:
+def _decode(text: memoryview, raw: memoryview) -> Frame:
     try:
-        header = json.loads(text)
+        header = json.loads(bytes(text))
         lengths = header.pop("blobs")
         if not all(isinstance(n, int) and n >= 0 for n in lengths) or sum(lengths) != len(raw):
             raise WireError("the blob lengths of a frame do not add up")
@@ -73,6 +109,6 @@ def _decode(text: bytes, raw: bytes) -> Frame:
         raise WireError(f"malformed frame header: {error}") from error
     blobs, start = [], 0
     for length in lengths:
-        blobs.append(raw[start : start + length])
+        blobs.append(bytes(raw[start : start + length]))
         start += length
     return Frame(header, blobs)
