@@ -9,3 +9,4 @@ from swift_thyme.testbed import cpu_vllm, template
 
 template.register()
 cpu_vllm.keep_plain_weights()
+cpu_vllm.serve_without_gpus()

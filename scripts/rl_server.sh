@@ -19,6 +19,15 @@ port=${VLLM_SERVER_PORT:-8000}
 host=${VLLM_SERVER_HOST:-}
 train=${TRAIN_DEVICES:-}
 
+end_server() {
+  kill -- "-$server" 2>/dev/null || true
+  for _ in $(seq 50); do
+    kill -0 -- "-$server" 2>/dev/null || return 0
+    sleep 0.2
+  done
+  kill -KILL -- "-$server" 2>/dev/null || true
+}
+
 if [ -z "$host" ]; then
   if [ "$gpus" -lt 2 ] && [ -z "${ROLLOUT_DEVICES:-}" ]; then
     echo "error: $gpus GPUs here; the server and the trainer need one each (or set" \
@@ -28,8 +37,13 @@ if [ -z "$host" ]; then
   host=127.0.0.1
   rollout=${ROLLOUT_DEVICES:-$((gpus - 1))}
   train=${train:-$(seq -s , 0 $((gpus - 2)))}
+  if curl -fs "http://$host:$port/health/" >/dev/null; then
+    echo "error: a server answers on port $port already; end it, or set VLLM_SERVER_PORT" >&2
+    exit 2
+  fi
+  # In a process group of its own, so that its workers end with it.
   # shellcheck disable=SC2086 # ROLLOUT_FLAGS are words
-  CUDA_VISIBLE_DEVICES=$rollout swift rollout \
+  CUDA_VISIBLE_DEVICES=$rollout setsid swift rollout \
     --model "$MODEL" \
     --external_plugins "$root/plugin/agent_rm.py" \
     --O3 true --stop_words '<code>' \
@@ -38,7 +52,9 @@ if [ -z "$host" ]; then
     --torch_dtype bfloat16 --max_length 10240 \
     --host "$host" --port "$port" ${ROLLOUT_FLAGS:-} &
   server=$!
-  trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+  trap end_server EXIT
+  trap 'exit 143' TERM
+  trap 'exit 130' INT
   until curl -fs "http://$host:$port/health/" >/dev/null; do
     if ! kill -0 "$server" 2>/dev/null; then
       echo "error: swift rollout ended before it was ready; see its messages above" >&2

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,16 @@ def losses(output: Path) -> list[float]:
 def test_the_three_stages_follow_each_other(tmp_path: Path, tiny_data: Path) -> None:
     one, two, rl = tmp_path / "one", tmp_path / "two", tmp_path / "rl"
     demonstrations = tiny_data / "sft.jsonl"
-    # The second stage runs in two processes that DeepSpeed's launcher starts; it asks for the
-    # address of a host by ssh, be it this one.
+    # The first stage runs in two processes of torchrun, the second in two that DeepSpeed's launcher
+    # starts; that asks for the address of a host by ssh, be it this one.
     hostfile = tmp_path / "hostfile"
     hostfile.write_text("localhost slots=2\n")
     path = make_program(tmp_path / "bin", "ssh", "echo 127.0.0.1")
     single = {"NPROC_PER_NODE": "1", "MASTER_PORT": "29571"}
+    torchrun = {"NPROC_PER_NODE": "2", "MASTER_PORT": "29579"}
     double = {"HOSTFILE": str(hostfile), "MASTER_PORT": "29575", "PATH": path}
     stages = (
-        ("sft_stage1", TINY_MODEL, demonstrations, one, SFT, single),
+        ("sft_stage1", TINY_MODEL, demonstrations, one, SFT, torchrun),
         (
             "sft_stage2",
             one / "checkpoint-2",
@@ -79,7 +82,7 @@ def test_the_three_stages_follow_each_other(tmp_path: Path, tiny_data: Path) -> 
         saved = arguments(output)
         assert saved["model"] == str(model)
         assert saved["O3"] is True
-        assert saved["global_world_size"] == (2 if environment is double else 1)
+        assert saved["global_world_size"] == (1 if environment is single else 2)
         assert len(losses(output)) == 2
         assert (output / "checkpoint-2" / "model.safetensors").is_file()
     assert arguments(one)["loss_scale"] == arguments(two)["loss_scale"] == "thyme"
@@ -90,6 +93,44 @@ def test_the_three_stages_follow_each_other(tmp_path: Path, tiny_data: Path) -> 
     assert saved["multi_turn_scheduler"] == "o3"
     assert saved["stop_words"] == ["</code>", "</answer>"]
     assert saved["overlong_filter"] is True
+
+    check_rl_with_a_server(tmp_path / "server", two / "checkpoint-2", tiny_data / "rl.jsonl")
+
+
+def check_rl_with_a_server(output: Path, model: Path, dataset: Path) -> None:
+    """Run the script that starts a server, without GPUs, and see that nothing of it is left."""
+    plugins = ("--external_plugins", "plugin/agent_rm.py", "plugin/testbed.py")
+    server = (
+        *("--model_type", "qwen2_5_vl", "--template", "thyme_tiny", *plugins),
+        *("--torch_dtype", "float32", "--max_length", "1024", "--use_hf", "true"),
+        *("--vllm_max_model_len", "1024", "--vllm_enforce_eager", "true"),
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    job = run_script(
+        "rl_server",
+        model,
+        dataset,
+        output,
+        *(*CPU, *RL_SAMPLES, "--gradient_accumulation_steps", "2"),
+        *("--vllm_max_model_len", "1024"),
+        ROLLOUT_FLAGS=" ".join(server),
+        ROLLOUT_DEVICES="0",
+        TRAIN_DEVICES="0",
+        NPROC_PER_NODE="1",
+        MASTER_PORT="29581",
+        VLLM_SERVER_PORT=port,
+        PYTHONPATH=f"{ROOT}:{ROOT / 'tests' / 'e2e' / 'cpu_server'}",
+    )
+    assert job.returncode == 0, job.stdout[-2000:] + job.stderr[-4000:]
+    assert arguments(output)["vllm_mode"] == "server"
+    assert len(losses(output)) == 2
+    assert (output / "checkpoint-2" / "model.safetensors").is_file()
+    records = list(map(json.loads, (output / "logging.jsonl").read_text().splitlines()))
+    assert sum(record.get("thyme/blocks", 0) > 0 for record in records) == 2
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert f"--port {port}" not in running.stdout
 
 
 @pytest.mark.slow
