@@ -37,7 +37,7 @@ if [ -z "$host" ]; then
   host=127.0.0.1
   rollout=${ROLLOUT_DEVICES:-$((gpus - 1))}
   train=${train:-$(seq -s , 0 $((gpus - 2)))}
-  if curl -fs "http://$host:$port/health/" >/dev/null; then
+  if (: <"/dev/tcp/$host/$port") 2>/dev/null; then
     echo "error: a server answers on port $port already; end it, or set VLLM_SERVER_PORT" >&2
     exit 2
   fi

@@ -17,6 +17,7 @@ ADAPTERS = {
     "sampling/hf_hook.py",
     "sampling/logits.py",
     "rewards/orms.py",
+    "testbed/cpu_worker.py",
     "testbed/pretrain.py",
     "testbed/template.py",
 }

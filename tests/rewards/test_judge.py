@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -29,8 +30,21 @@ def lenient(body: dict[str, Any]) -> str:
 
 
 def every(count: int, fault: Fault) -> Callable[[int, dict[str, Any]], Fault]:
-    """Return a chooser that spoils one request in ``count``."""
-    return lambda number, _: fault if number % count == 0 else Fault()
+    """Return a chooser that spoils one request in ``count``, and no question more than twice.
+
+    Requests are numbered in the order in which they come, so that one question could otherwise have
+    the bad luck of being spoilt at each of its attempts.
+    """
+    spoilt: Counter[str] = Counter()
+
+    def choose(number: int, body: dict[str, Any]) -> Fault:
+        question = json.dumps(body["messages"])
+        if number % count or spoilt[question] == 2:
+            return Fault()
+        spoilt[question] += 1
+        return fault
+
+    return choose
 
 
 def text(make: Callable[[str], str | None]) -> Fault:
