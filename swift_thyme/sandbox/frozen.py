@@ -5,6 +5,7 @@ OpenCV, SciPy and SymPy are loaded, and its exit takes each one down again. Page
 from a file need neither: the kernel maps them again when they are used. So a worker that has
 loaded its libraries writes its memory to a file in memory, seals that, and maps it privately over
 itself; from then on a process of a session pays for the pages it uses and not for those it has.
+The file is made of huge pages, of which a fork and an exit take many small ones in one step.
 
 Nothing may change between the copy and the mapping, and an interpreter changes memory with every
 step that it makes. The system calls are therefore made in a row by a few machine instructions.
@@ -63,6 +64,11 @@ _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+\s*(.*)")
 _SEALS = 0x2 | 0x4 | 0x8  # F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
 _MAP_FIXED = 0x10
 _MAX_REGIONS = 8192
+_HUGE_PAGE = 2 << 20
+_PAGES = range(0, _HUGE_PAGE, mmap.PAGESIZE)
+_ZEROS = bytes(mmap.PAGESIZE)
+_WORTH_A_HUGE_PAGE = 0.5
+"""Share of a huge page that must hold something: the rest of it is memory spent for speed."""
 
 
 class _Region(NamedTuple):
@@ -99,7 +105,7 @@ def freeze_memory() -> int:
     file = os.memfd_create("thyme-libraries", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         size = _freeze(run, table, file)
-        _drop_zero_pages(file, size)
+        _compact(file)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     finally:
         os.close(file)
@@ -110,7 +116,8 @@ def freeze_memory() -> int:
 def _freeze(run: Callable[[int, int], int], table: mmap.mmap, file: int) -> int:
     """Write the memory to the file and map it; return the bytes that were."""
     regions = _private_regions()[:_MAX_REGIONS]
-    os.ftruncate(file, sum(region.size for region in regions))
+    size = sum(region.size for region in regions)
+    os.ftruncate(file, size + -size % _HUGE_PAGE)  # costs nothing: what is not written is a hole
     offset = 0
     for region in regions:
         source = (file, region.start, region.size, offset, 0, 0)
@@ -152,23 +159,21 @@ def _private_regions() -> list[_Region]:
     return regions
 
 
-def _drop_zero_pages(file: int, size: int) -> None:
-    """Free the pages that hold nothing but zeros: many were asked for and never used."""
+def _compact(file: int) -> None:
+    """Make huge pages of what is mostly in use; free the pages that hold nothing but zeros."""
+    size = os.fstat(file).st_size
     if not size:
         return
-    step = mmap.PAGESIZE
-    zeros = bytes(step)
-    start: int | None = None
-    with mmap.mmap(file, size, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
-        for offset in range(0, size, step):
-            empty = view[offset : offset + step] == zeros
-            if empty and start is None:
-                start = offset
-            elif not empty and start is not None:
-                linux.punch_hole(file, start, offset - start)
-                start = None
-    if start is not None:
-        linux.punch_hole(file, start, size - start)
+    with linux.map_aligned(file, size, _HUGE_PAGE) as (address, view):
+        for start in range(0, size, _HUGE_PAGE):
+            chunk = view[start : start + _HUGE_PAGE]
+            empty = [chunk[at : at + mmap.PAGESIZE] == _ZEROS for at in _PAGES]
+            full = empty.count(False) >= _WORTH_A_HUGE_PAGE * len(empty)
+            if full and linux.collapse(address + start, _HUGE_PAGE):
+                continue
+            for at, is_empty in zip(_PAGES, empty, strict=True):
+                if is_empty:
+                    linux.punch_hole(file, start + at, mmap.PAGESIZE)
 
 
 def _address(memory: mmap.mmap) -> int:

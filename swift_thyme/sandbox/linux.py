@@ -7,11 +7,13 @@ these calls are reported as missing.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
 import platform
 import struct
+from collections.abc import Iterator
 
 __all__ = ["SUPPORTED"]
 
@@ -49,6 +51,7 @@ MNT_DETACH = 2
 AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
 
+_MAP_FIXED = 0x10
 _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_FAILED = 2**64 - 1
 
@@ -96,8 +99,7 @@ def align_memory(size: int) -> None:
     """Let new memory start at a multiple of `size`, so that large arrays are whole huge pages."""
     if not hasattr(_libc, "sbrk"):
         return
-    for function in (_libc.sbrk, _libc.mmap):
-        function.restype = ctypes.c_size_t
+    _libc.sbrk.restype = ctypes.c_size_t
     _libc.sbrk(ctypes.c_ssize_t(-_libc.sbrk(ctypes.c_ssize_t(0)) % size))
     # Mappings are placed below each other, the next one right below what this one lies below.
     probe = 32 * size + mmap.PAGESIZE
@@ -112,9 +114,36 @@ def align_memory(size: int) -> None:
 
 def _map_nothing(address: int, size: int) -> int:
     """Reserve addresses; a place that is taken by then is left alone."""
+    _libc.mmap.restype = ctypes.c_size_t
     values = (ctypes.c_size_t(address), ctypes.c_size_t(size))
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_FIXED_NOREPLACE if address else 0)
     return int(_libc.mmap(*values, 0, flags, -1, ctypes.c_long(0)))
+
+
+@contextlib.contextmanager
+def map_aligned(descriptor: int, size: int, alignment: int) -> Iterator[tuple[int, memoryview]]:
+    """Map a file for reading at a multiple of `alignment`; give its address and its bytes.
+
+    Slices of the bytes must not outlive the context.
+    """
+    reserved = _map_nothing(0, size + alignment)
+    if reserved == _MAP_FAILED:
+        raise MemoryError(f"no {size} bytes of address space are left")
+    address = reserved + -reserved % alignment
+    try:
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        where = (ctypes.c_size_t(address), ctypes.c_size_t(size), mmap.PROT_READ, flags)
+        if int(_libc.mmap(*where, descriptor, ctypes.c_long(0))) != address:
+            raise OSError(ctypes.get_errno(), "mmap of a file")
+        yield address, memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+    finally:
+        _libc.munmap(ctypes.c_size_t(reserved), ctypes.c_size_t(size + alignment))
+
+
+def collapse(address: int, size: int) -> bool:
+    """Make huge pages of a mapping (madvise, since Linux 6.1); tell whether it was done."""
+    advice = 25  # MADV_COLLAPSE
+    return not _libc.madvise(ctypes.c_size_t(address), ctypes.c_size_t(size), advice)
 
 
 def clone(flags: int) -> int:
