@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import logging
 import os
+import secrets
 import selectors
 import socket
 import subprocess
@@ -37,7 +38,7 @@ from swift_thyme.sandbox.result import (
     InputImage,
     ReturnedImage,
 )
-from swift_thyme.sandbox.settings import SandboxSettings
+from swift_thyme.sandbox.settings import SandboxSettings, local_rank
 from swift_thyme.sandbox.wire import Frame, FrameReader, Inbox, WireError, pack
 
 __all__ = ["SandboxPool", "SandboxSession"]
@@ -455,7 +456,7 @@ class _Engine:
         finally:
             other.close()
         own.setblocking(False)
-        _confine_to_share(process.pid, number, self.settings.workers)
+        _confine_to_processor(process.pid, number, self.settings.workers)
         worker = _Worker(number, process, own, errors, time.monotonic())
         self._workers[number] = worker
         self._selector.register(own, selectors.EVENT_READ, worker)
@@ -707,25 +708,29 @@ def _to_result(frame: Frame) -> ExecutionResult:
 
 
 def share_of_processors(processors: list[int], number: int, workers: int) -> list[int]:
-    """Return the processors of worker `number`, all of them where there are not enough to share."""
+    """Return the processors of which worker `number` gets one; none where they do not suffice."""
     count = len(processors)
     if workers > count:
-        return processors
+        return []
     return processors[number * count // workers : (number + 1) * count // workers]
 
 
-def _confine_to_share(pid: int, number: int, workers: int) -> None:
-    """Give a worker and its sessions a share of the processors.
+def _confine_to_processor(pid: int, number: int, workers: int) -> None:
+    """Give a worker and its sessions a processor that no other worker of this job has.
 
-    The processes of a session take turns in well under a millisecond, which is too fast for the
-    kernel to spread those of several workers evenly: it wakes one up on a busy processor while
-    another has nothing to do.
+    A worker runs one block at a time, and the processes of a session take turns in well under a
+    millisecond. That is too fast for the kernel to place them well: it wakes one up on a busy
+    processor while another has nothing to do, or far from what is in the caches. Work that is not
+    confined gives way to them. Jobs that share a host choose at random where they have a choice.
     """
     if not hasattr(os, "sched_setaffinity"):
         return
+    rank, ranks = local_rank()
     processors = sorted(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError):  # a policy may forbid it, which costs speed only
-        os.sched_setaffinity(pid, share_of_processors(processors, number, workers))
+    share = share_of_processors(processors, rank * workers + number, ranks * workers)
+    if share:
+        with contextlib.suppress(OSError):  # a policy may forbid it, which costs speed only
+            os.sched_setaffinity(pid, [secrets.choice(share)])
 
 
 def _tail_of(descriptor: int) -> str:

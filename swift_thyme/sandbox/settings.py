@@ -30,12 +30,22 @@ DEFAULT_PRELOAD = (
 )
 
 
+def local_rank() -> tuple[int, int]:
+    """Return this process's number among those that torchrun started on the host, and their count.
+
+    Any other process is the only one, number 0.
+    """
+    try:
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    except ValueError:
+        return 0, 1
+    return (rank, ranks) if 0 <= rank < ranks else (0, 1)
+
+
 def _default_workers() -> int:
     """Cores of this process, shared between the ranks that torchrun started on the host."""
-    try:
-        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    except ValueError:
-        ranks = 1
+    _, ranks = local_rank()
     cores = len(os.sched_getaffinity(0))
     return max(1, min(8, cores // ranks))
 

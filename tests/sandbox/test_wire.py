@@ -51,7 +51,7 @@ def test_what_is_no_frame_is_an_error(data: bytes) -> None:
         (2, 2, [[0], [1]]),
         (5, 2, [[0, 1], [2, 3, 4]]),
         (8, 3, [[0, 1], [2, 3, 4], [5, 6, 7]]),
-        (2, 3, [[0, 1], [0, 1], [0, 1]]),
+        (2, 3, [[], [], []]),
     ],
 )
 def test_workers_share_the_processors(count: int, workers: int, shares: list[list[int]]) -> None:
@@ -60,7 +60,11 @@ def test_workers_share_the_processors(count: int, workers: int, shares: list[lis
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
-def test_blocks_of_two_workers_run_on_different_processors() -> None:
+def test_blocks_of_two_workers_run_on_different_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     with (
         SandboxPool(small_settings(workers=2)) as pool,
         pool.open_sync() as a,
@@ -68,4 +72,18 @@ def test_blocks_of_two_workers_run_on_different_processors() -> None:
     ):
         code = "print(*os.sched_getaffinity(0))"
         first, second = (set(s.run_sync(code).stdout.split()) for s in (a, b))
-    assert first and second and not first & second
+    assert len(first) == len(second) == 1 and first != second
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_workers_of_the_ranks_of_a_job_run_on_different_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranks = len(os.sched_getaffinity(0))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    used = []
+    for rank in (0, ranks - 1):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with SandboxPool(small_settings(workers=1)) as pool, pool.open_sync() as session:
+            used.append(session.run_sync("print(*os.sched_getaffinity(0))").stdout.split())
+    assert len(used[0]) == len(used[1]) == 1 and used[0] != used[1]
