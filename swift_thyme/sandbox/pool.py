@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -59,7 +60,8 @@ class _Request:
 
     header: dict[str, Any]
     blobs: Sequence[bytes]
-    future: Future[Frame]
+    deliver: Callable[[Frame | None, Exception | None], None]
+    """Called once, by any thread, with the answer or with what went wrong."""
     limit_s: float
     needs_slot: bool = False
     deadline: float = 0.0
@@ -208,11 +210,25 @@ class SandboxSession:
         Raises:
             SandboxUnavailableError: The sandbox failed, not the code. The session is lost.
         """
-        return await asyncio.wrap_future(self._submit(code, timeout_s))
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[ExecutionResult] = loop.create_future()
+
+        def complete(frame: Frame | None, error: Exception | None) -> None:
+            if not result.done():
+                _complete(result, _to_result, frame, error)
+
+        def deliver(frame: Frame | None, error: Exception | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop ended, and its tasks with it
+                loop.call_soon_threadsafe(complete, frame, error)
+
+        self._submit(code, timeout_s, deliver)
+        return await result
 
     def run_sync(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
         """Do what `run` does, from code without an event loop."""
-        return self._submit(code, timeout_s).result()
+        result: Future[ExecutionResult] = Future()
+        self._submit(code, timeout_s, partial(_complete, result, _to_result))
+        return result.result()
 
     async def close(self) -> None:
         """End the session and remove its files; may be called twice."""
@@ -244,15 +260,18 @@ class SandboxSession:
     ) -> None:
         self.close_sync()
 
-    def _submit(self, code: str, timeout_s: float | None) -> Future[ExecutionResult]:
+    def _submit(
+        self,
+        code: str,
+        timeout_s: float | None,
+        deliver: Callable[[Frame | None, Exception | None], None],
+    ) -> None:
         limit_s = self._engine.settings.timeout_s if timeout_s is None else timeout_s
         if not 0 < limit_s <= 3600:
             raise ValueError(f"timeout_s must lie between 0 and 3600 seconds, not {limit_s}")
         if self._closing is not None:
             raise SandboxUnavailableError("the session is closed")
-        result: Future[ExecutionResult] = Future()
-        self._engine.call_here(lambda: self._engine.run(self, code, limit_s, result))
-        return result
+        self._engine.call_here(lambda: self._engine.run(self, code, limit_s, deliver))
 
     def _finish(self) -> Future[None]:
         with self._turn:
@@ -283,6 +302,7 @@ class _Engine:
         self._queue: deque[tuple[_Worker, _Request]] = deque()
         self._inbox = Inbox(1 << 20)
         self._identifiers = itertools.count(1)
+        self._next_check = 0.0
         self._failures = 0
         self._last_failure = ""
         self._starting: list[Future[None]] = []
@@ -398,6 +418,9 @@ class _Engine:
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + _DEADLINE_CHECK_S
         for worker in list(self._workers.values()):
             late = any(request.deadline < now for request in worker.waiting.values())
             if late or (not worker.ready and worker.started + _START_TIMEOUT_S < now):
@@ -519,14 +542,12 @@ class _Engine:
             return
         del worker.waiting[header["id"]]
         self._release_slot(worker, known)
-        if known.future.done():
-            return
         if "failure" not in header:
-            known.future.set_result(frame)
+            known.deliver(frame, None)
         elif header.get("kind") == "value":
-            known.future.set_exception(ValueError(header["failure"]))
+            known.deliver(None, ValueError(header["failure"]))
         else:
-            known.future.set_exception(SandboxUnavailableError(header["failure"]))
+            known.deliver(None, SandboxUnavailableError(header["failure"]))
 
     def _lose(self, worker: _Worker, reason: str, expected: bool = False) -> None:
         """Give up a worker: its sessions end with an error, those of the others go on."""
@@ -559,13 +580,12 @@ class _Engine:
             self._fail_starting(self._last_failure)
         for request in [*worker.waiting.values(), *worker.early]:
             self._release_slot(worker, request)
-            if not request.future.done():
-                request.future.set_exception(SandboxUnavailableError(error))
+            request.deliver(None, SandboxUnavailableError(error))
         worker.waiting.clear()
         worker.early.clear()
         for entry in [e for e in self._queue if e[0] is worker]:
             self._queue.remove(entry)
-            entry[1].future.set_exception(SandboxUnavailableError(error))
+            entry[1].deliver(None, SandboxUnavailableError(error))
         self._fill_slots()
 
     # -- requests ------------------------------------------------------------------------------
@@ -592,7 +612,7 @@ class _Engine:
 
     def _send(self, worker: _Worker, request: _Request) -> None:
         if worker.dead or self._stopping:
-            request.future.set_exception(SandboxUnavailableError("a sandbox worker was lost"))
+            request.deliver(None, SandboxUnavailableError("a sandbox worker was lost"))
             return
         if not worker.ready:
             worker.early.append(request)
@@ -644,20 +664,21 @@ class _Engine:
             else:
                 file = os.path.abspath(image.source)
                 described.append({"path": image.path, "file": file})
-        answered: Future[Frame] = Future()
-        answered.add_done_callback(lambda f: _forward(f, session._opening, lambda _: None))
         header = {"op": "open", "session": session._key, "images": described}
-        self._send(worker, _Request(header, blobs, answered, 60.0))
+        deliver = partial(_complete, session._opening, lambda _: None)
+        self._send(worker, _Request(header, blobs, deliver, 60.0))
 
     def run(
-        self, session: SandboxSession, code: str, limit_s: float, result: Future[ExecutionResult]
+        self,
+        session: SandboxSession,
+        code: str,
+        limit_s: float,
+        deliver: Callable[[Frame | None, Exception | None], None],
     ) -> None:
         """Send a block to its worker, which runs the session's earlier ones first."""
         assert session._worker is not None
-        answered: Future[Frame] = Future()
         header = {"op": "run", "session": session._key, "code": code, "timeout_s": limit_s}
-        request = _Request(header, (), answered, limit_s, needs_slot=True)
-        answered.add_done_callback(lambda f: _forward(f, result, _to_result))
+        request = _Request(header, (), deliver, limit_s, needs_slot=True)
         self._send(session._worker, request)
 
     def close_session(self, session: SandboxSession, done: Future[None]) -> None:
@@ -667,22 +688,28 @@ class _Engine:
             done.set_result(None)
             return
         worker.sessions -= 1
-        answered: Future[Frame] = Future()
-        # A session whose worker is lost meanwhile is closed as well.
-        answered.add_done_callback(lambda _: done.set_result(None))
-        self._send(worker, _Request({"op": "close", "session": session._key}, (), answered, 30.0))
+
+        def deliver(frame: Frame | None, error: Exception | None) -> None:
+            # A session whose worker is lost meanwhile is closed as well.
+            done.set_result(None)
+
+        self._send(worker, _Request({"op": "close", "session": session._key}, (), deliver, 30.0))
 
 
-def _forward(source: Future[Frame], target: Future[Any], convert: Callable[[Frame], Any]) -> None:
-    """Complete one future from another, unless its waiter has given up."""
-    if not target.set_running_or_notify_cancel():
+def _complete(
+    target: Future[Any] | asyncio.Future[Any],
+    convert: Callable[[Frame], Any],
+    frame: Frame | None,
+    error: Exception | None,
+) -> None:
+    """Complete a future with an answer or an error, unless its waiter has given up."""
+    if isinstance(target, Future) and not target.set_running_or_notify_cancel():
         return
-    error = source.exception()
-    if error is not None:
-        target.set_exception(error)
+    if frame is None:
+        target.set_exception(error or SandboxUnavailableError("there is no answer"))
         return
     try:
-        target.set_result(convert(source.result()))
+        target.set_result(convert(frame))
     except (KeyError, IndexError, TypeError, ValueError) as problem:
         target.set_exception(SandboxUnavailableError(f"malformed result: {problem}"))
 

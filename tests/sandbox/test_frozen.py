@@ -54,6 +54,33 @@ def test_nothing_changes_but_what_a_fork_has_to_copy() -> None:
     assert said == "50000 True\n"
 
 
+def test_libraries_work_on_with_fewer_mappings() -> None:
+    said = run(
+        """
+        import os
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        import cv2, numpy, PIL.Image
+        from swift_thyme.sandbox.frozen import freeze_memory
+
+        cv2.setNumThreads(1)
+        assert len(os.listdir("/proc/self/task")) == 1
+        before = len(open("/proc/self/maps").readlines())
+        freeze_memory()
+        after = len(open("/proc/self/maps").readlines())
+        assert after < 0.8 * before, (before, after)
+        import decimal, sqlite3  # libraries that are loaded later
+        assert numpy.allclose(numpy.linalg.inv(numpy.eye(3) * 4), numpy.eye(3) / 4)
+        image = numpy.full((40, 60, 3), 7, numpy.uint8)
+        assert PIL.Image.fromarray(image).resize((6, 4)).getpixel((0, 0)) == (7, 7, 7)
+        try:
+            cv2.resize(image, (0, 0))
+        except cv2.error:
+            print("raised")  # an exception of C++ finds its way through the stack
+        """
+    )
+    assert said == "raised\n"
+
+
 def test_a_fork_writes_to_memory_of_its_own() -> None:
     said = run(
         """
