@@ -30,6 +30,8 @@ GOAL_SPEEDUP = 1.8
 GOAL_RUNAWAY_S = 0.5
 PAUSE_S = 0.05
 RATE_ROUNDS = 3
+SETTLE_S = 0.5
+"""Pause before a rate is measured, in which the workers make the sessions that they keep ready."""
 
 CROP = """
 import cv2
@@ -228,6 +230,7 @@ async def measure_rate(workers: int, code: str, images: list[InputImage], second
     async with SandboxPool(SandboxSettings(workers=workers)) as pool:
         sessions = [await pool.open(images) for _ in range(2 * workers)]
         await asyncio.gather(*(session.run(code) for session in sessions))
+        await asyncio.sleep(SETTLE_S)
         end = time.perf_counter() + seconds
         done = 0
 
@@ -235,13 +238,12 @@ async def measure_rate(workers: int, code: str, images: list[InputImage], second
             nonlocal done
             while time.perf_counter() < end:
                 assert (await session.run(code)).ok
-                done += 1
+                # The last blocks end one after the other, while the other workers have no work.
+                done += time.perf_counter() < end
 
-        start = time.perf_counter()
         await asyncio.gather(*map(ask, sessions))
-        elapsed = time.perf_counter() - start
         await asyncio.gather(*(session.close() for session in sessions))
-        return done / elapsed
+        return done / seconds
 
 
 async def measure_sessions(pool: SandboxPool, images: list[InputImage], count: int) -> float:
