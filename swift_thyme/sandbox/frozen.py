@@ -24,11 +24,12 @@ import resource
 import struct
 import sys
 from collections.abc import Callable
+from io import RawIOBase
 from typing import NamedTuple
 
 from swift_thyme.sandbox import linux
 
-__all__ = ["freeze_memory"]
+__all__ = ["freeze_memory", "written_ranges"]
 
 # struct call { u64 number, arguments[6], expected; };
 # int run(struct call *calls, u64 count): makes the calls, returns how many were not made because
@@ -70,6 +71,7 @@ _MAX_REGIONS = 8192
 _HUGE_PAGE = 2 << 20
 _PAGES = range(0, _HUGE_PAGE, mmap.PAGESIZE)
 _ZEROS = bytes(mmap.PAGESIZE)
+_NAME = "thyme-libraries"
 _SMALL_BYTES = 512 << 10
 """Largest part of a library that is moved unchanged: each worker has a copy, 33 MiB in all."""
 _WORTH_A_HUGE_PAGE = 0.5
@@ -107,7 +109,7 @@ def freeze_memory() -> int:
     code.write(_RUN_CALLS)
     run = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)(_address(code))
     table = mmap.mmap(-1, _MAX_REGIONS * 2 * _CALL.size)
-    file = os.memfd_create("thyme-libraries", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    file = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(file, mmap.PAGESIZE)
         size = _freeze(run, table, file, _private_regions(with_code=_may_run(file)))
@@ -205,6 +207,39 @@ def _compact(file: int) -> None:
             for at, is_empty in zip(_PAGES, empty, strict=True):
                 if is_empty:
                     linux.punch_hole(file, start + at, mmap.PAGESIZE)
+
+
+def written_ranges() -> list[tuple[int, int]]:
+    """List address and length of the frozen memory that this process has written to since.
+
+    Nothing where the kernel does not say, which costs speed only.
+    """
+    ranges: list[tuple[int, int]] = []
+    try:
+        with open("/proc/self/maps") as maps, open("/proc/self/pagemap", "rb", 0) as pages:
+            for line in maps:
+                header = _HEADER.match(line)
+                if header and header[4].startswith(f"/memfd:{_NAME} "):
+                    _add_written(ranges, pages, int(header[1], 16), int(header[2], 16))
+    except OSError:
+        return []
+    return ranges
+
+
+def _add_written(ranges: list[tuple[int, int]], pages: RawIOBase, start: int, end: int) -> None:
+    """Add what was written to of one mapping."""
+    page = mmap.PAGESIZE
+    count = (end - start) // page
+    pages.seek(start // page * 8)
+    for number, entry in enumerate(struct.unpack(f"{count}Q", pages.read(count * 8) or b"")):
+        # Bit 63: it is in memory; bit 61: it is the file's (the kernel's admin-guide/mm/pagemap).
+        if entry >> 61 & 5 != 4:
+            continue
+        address = start + number * page
+        if ranges and sum(ranges[-1]) == address:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + page)
+        else:
+            ranges.append((address, page))
 
 
 def _address(memory: mmap.mmap) -> int:

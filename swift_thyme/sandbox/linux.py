@@ -146,6 +146,12 @@ def collapse(address: int, size: int) -> bool:
     return not _libc.madvise(ctypes.c_size_t(address), ctypes.c_size_t(size), advice)
 
 
+def own_pages(address: int, size: int) -> None:
+    """Copy now what a later write to these pages would copy (madvise, since Linux 5.14)."""
+    advice = 23  # MADV_POPULATE_WRITE
+    _libc.madvise(ctypes.c_size_t(address), ctypes.c_size_t(size), advice)
+
+
 def clone(flags: int) -> int:
     """Fork with namespace flags; return 0 in the child and the child's process id in the parent.
 

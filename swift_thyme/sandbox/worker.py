@@ -30,7 +30,7 @@ from swift_thyme.sandbox import linux, rootfs, shims
 from swift_thyme.sandbox.config import Confinement, ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import measure_address_space
 from swift_thyme.sandbox.environment import session_environment
-from swift_thyme.sandbox.frozen import freeze_memory
+from swift_thyme.sandbox.frozen import freeze_memory, written_ranges
 from swift_thyme.sandbox.processes import kill_tree, resident_bytes
 from swift_thyme.sandbox.runner import rehearse
 from swift_thyme.sandbox.session import Session, SessionLost
@@ -41,6 +41,9 @@ __all__ = ["main"]
 
 _FOLDER_PREFIX = "swift-thyme-sandbox-"
 _SETTLE_DELAY_S = 0.002
+_LEARNING_SESSIONS = 4
+"""Sessions after which a worker knows which memory its own work writes to."""
+_RANGES_AT_ONCE = 64
 
 
 def main() -> None:
@@ -160,6 +163,7 @@ class _Worker:
         self._serial = 0
         self._inbox = Inbox(1 << 18)
         self._filling = False
+        self._written: list[tuple[int, int]] = []
         self._running = 0
         self._idle = asyncio.Event()
         self._settling = asyncio.Lock()
@@ -350,11 +354,24 @@ class _Worker:
             while len(self._spares) < self._settings.spares:
                 await asyncio.sleep(0.002)  # whatever is waiting goes first
                 self._spares.append(await self._new_session())
+                await self._own_memory()
         except (SessionLost, OSError) as error:
             # The next request that needs a session makes one itself, or fails with the reason.
             sys.stderr.write(f"a spare session could not be made: {error}\n")
         finally:
             self._filling = False
+
+    async def _own_memory(self) -> None:
+        """Take the page faults now that a fork leaves to the next request.
+
+        The worker shares its memory with the session that it forked until it writes to it.
+        """
+        if self._serial <= _LEARNING_SESSIONS:
+            self._written = written_ranges()
+        for start in range(0, len(self._written), _RANGES_AT_ONCE):
+            for address, size in self._written[start : start + _RANGES_AT_ONCE]:
+                linux.own_pages(address, size)
+            await asyncio.sleep(0)  # whatever came meanwhile goes first
 
     async def _new_session(self) -> Session:
         if len(self._sessions) >= self._settings.sessions:

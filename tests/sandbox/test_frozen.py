@@ -137,3 +137,28 @@ def test_nobody_can_write_to_the_file_behind_it() -> None:
 def test_where_it_would_not_be_safe_nothing_is_done(surroundings: str) -> None:
     program = f"{surroundings}\nfrom swift_thyme.sandbox.frozen import freeze_memory\n"
     assert run(f"{program}print(freeze_memory())") == "0\n"
+
+
+def test_what_was_written_to_since_is_known() -> None:
+    said = run(
+        """
+        from ctypes import c_char
+        from swift_thyme.sandbox.frozen import freeze_memory, written_ranges
+
+        page = 4096
+        buffer = bytearray(b"x" * (64 * page))
+        address = __import__("ctypes").addressof(c_char.from_buffer(buffer))
+        freeze_memory()
+        before = sum(size for _, size in written_ranges())
+        buffer[20 * page] = buffer[21 * page] = 1
+        first = (address + 20 * page) // page
+        pages = {
+            number
+            for start, size in written_ranges()
+            for number in range(start // page, (start + size) // page)
+        }
+        inside = [n for n in pages if address // page < n < (address + len(buffer)) // page]
+        print(sorted(n - first for n in inside), before < 8 << 20)
+        """
+    )
+    assert said == "[0, 1] True\n"
