@@ -104,13 +104,12 @@ class Session:
     Args:
         config: Its surroundings.
         library_bytes: Address space of the worker, which its forks start with.
-        base_resident: Resident bytes of the worker, which its forks share.
     """
 
-    def __init__(self, config: SessionConfig, library_bytes: int, base_resident: int) -> None:
+    def __init__(self, config: SessionConfig, library_bytes: int) -> None:
         self._config = config
         self._library_bytes = library_bytes
-        self._base_resident = base_resident
+        self._base_resident = 0
         self._control = Channel()
         self._runs = Channel()
         self._encoder, self._encoder_other = _stream_pair()
@@ -157,6 +156,7 @@ class Session:
             if not answer.get("ok"):
                 raise SessionLost(str(answer.get("failure")))
             await self._await_ready()
+            self._base_resident = resident_bytes(self._runner)
             self._encoder_pid = self._new_child({self._runner})
             asyncio.get_running_loop().add_reader(self._encoder.fileno(), self._on_encoder)
         except (OSError, Closed) as error:
@@ -371,6 +371,10 @@ class Session:
     def is_settled(self) -> bool:
         """Whether the last block was committed or undone."""
         return self._unsettled is None
+
+    def memory_in_use(self) -> int:
+        """Return the bytes that the last block's process has in memory over those of the first."""
+        return resident_bytes(self._runner) - self._base_resident
 
     async def settle(self, hurry: bool = False) -> None:
         """Commit the block that just ran where it succeeded, undo it where it did not.

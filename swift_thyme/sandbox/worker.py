@@ -31,7 +31,7 @@ from swift_thyme.sandbox.config import Confinement, ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import measure_address_space
 from swift_thyme.sandbox.environment import session_environment
 from swift_thyme.sandbox.frozen import freeze_memory, written_ranges
-from swift_thyme.sandbox.processes import kill_tree, resident_bytes
+from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.runner import rehearse
 from swift_thyme.sandbox.session import Session, SessionLost
 from swift_thyme.sandbox.settings import SandboxSettings
@@ -41,6 +41,8 @@ __all__ = ["main"]
 
 _FOLDER_PREFIX = "swift-thyme-sandbox-"
 _SETTLE_DELAY_S = 0.002
+_LARGE_BYTES = 16 << 20
+"""Memory of a block from which on its predecessor's is not kept for longer than it must be."""
 _LEARNING_SESSIONS = 4
 """Sessions after which a worker knows which memory its own work writes to."""
 _RANGES_AT_ONCE = 64
@@ -158,12 +160,12 @@ class _Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._outgoing: asyncio.Lock | None = None
         self._library_bytes = measure_address_space()
-        self._library_resident = resident_bytes(os.getpid())
         self._folder = self._make_folder()
         self._serial = 0
         self._inbox = Inbox(1 << 18)
         self._filling = False
         self._written: list[tuple[int, int]] = []
+        self._large: dict[int, Session] = {}
         self._running = 0
         self._idle = asyncio.Event()
         self._settling = asyncio.Lock()
@@ -287,6 +289,7 @@ class _Worker:
                 if self._sessions.get(key) is not session:
                     raise SessionLost("the session is closed or was lost")
                 session.is_running = True
+                await self._settle_large()
                 try:
                     reply = await session.run(request["code"], request["timeout_s"])
                 finally:
@@ -304,7 +307,17 @@ class _Worker:
                 self._idle.set()
         await self._send({"id": request["id"], **header}, blobs)
         if session is not None and "result" in header:
+            if session.memory_in_use() > _LARGE_BYTES:
+                self._large[key] = session
             self._spawn(self._settle_later(key, session))
+
+    async def _settle_large(self) -> None:
+        """Settle sessions that hold much memory twice: the next block can use what that frees."""
+        large, self._large = self._large, {}
+        for key, session in large.items():
+            if not session.turn.locked():
+                async with session.turn:
+                    await self._settle(key, session, hurry=True)
 
     async def _settle_later(self, key: int, session: Session) -> None:
         """Commit or undo the last block of a session while nobody waits for a result.
@@ -319,14 +332,18 @@ class _Worker:
                 await self._idle.wait()
                 await asyncio.sleep(_SETTLE_DELAY_S)
             async with session.turn:
-                if self._sessions.get(key) is not session:
-                    return
-                try:
-                    await session.settle()
-                except SessionLost as error:
-                    # The session's next block fails with this; there may be none.
-                    sys.stderr.write(f"a session was lost between its blocks: {error}\n")
-                    self._lose(key, session)
+                await self._settle(key, session, hurry=False)
+
+    async def _settle(self, key: int, session: Session, hurry: bool) -> None:
+        """Settle a session whose turn is taken, unless it is closed meanwhile."""
+        if self._sessions.get(key) is not session:
+            return
+        try:
+            await session.settle(hurry)
+        except SessionLost as error:
+            # The session's next block fails with this; there may be none.
+            sys.stderr.write(f"a session was lost between its blocks: {error}\n")
+            self._lose(key, session)
 
     def _lose(self, key: int, session: Session) -> None:
         if self._sessions.get(key) is session:
@@ -385,7 +402,7 @@ class _Worker:
         config = SessionConfig(
             self._settings, self._confinement, self._sources, folders, base, user_id
         )
-        session = Session(config, self._library_bytes, self._library_resident)
+        session = Session(config, self._library_bytes)
         try:
             await session.start()
         except BaseException:
