@@ -29,7 +29,7 @@ GOAL_OVERHEAD_MS = 5.0
 GOAL_SPEEDUP = 1.8
 GOAL_RUNAWAY_S = 0.5
 PAUSE_S = 0.05
-RATE_ROUNDS = 3
+RATE_ROUNDS = 5
 SETTLE_S = 0.5
 """Pause before a rate is measured, in which the workers make the sessions that they keep ready."""
 

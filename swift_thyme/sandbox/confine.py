@@ -71,9 +71,8 @@ def _lock_down(config: SessionConfig, writable: tuple[str, ...], allow_fork: boo
     if config.confinement.landlock_abi:
         landlock.restrict_paths(_readable(config), writable, config.confinement.landlock_abi)
     if config.confinement.seccomp:
-        # A user id of its own does not own the host's files, but the copies of the input images.
-        owns_host_files = not config.confinement.namespaces
-        linux.install_seccomp(seccomp.build_filter(allow_fork, owns_host_files))
+        keep_metadata = not config.confinement.namespaces
+        linux.install_seccomp(seccomp.build_filter(allow_fork, keep_metadata))
 
 
 def _readable(config: SessionConfig) -> list[str]:

@@ -128,7 +128,7 @@ def map_aligned(descriptor: int, size: int, alignment: int) -> Iterator[tuple[in
     """
     reserved = _map_nothing(0, size + alignment)
     if reserved == _MAP_FAILED:
-        raise MemoryError(f"no {size} bytes of address space are left")
+        raise OSError(ctypes.get_errno(), f"no {size} bytes of address space are left")
     address = reserved + -reserved % alignment
     try:
         flags = mmap.MAP_SHARED | _MAP_FIXED

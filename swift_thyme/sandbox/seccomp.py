@@ -138,18 +138,18 @@ def _prologue() -> bytes:
     return program + _op(_JGE, 0x40000000, 0, 1) + _ret(_RET_KILL)
 
 
-def build_filter(allow_fork: bool = True, owns_host_files: bool = False) -> bytes:
+def build_filter(allow_fork: bool = True, keep_metadata: bool = False) -> bytes:
     """Return the BPF program for code of the model.
 
     Args:
         allow_fork: Whether new processes may be made (threads always may).
-        owns_host_files: Whether the process runs, outside a mount namespace, under the user id
-            that the host's libraries may belong to. Landlock does not guard modes, owners and
-            times of files, so changing them then does nothing and reports success, which is all
-            that `shutil.copy` asks of it.
+        keep_metadata: Whether the process runs outside a mount namespace, where the copies of the
+            input images, and the host's libraries unless it has a user id of its own, belong to its
+            user. Landlock does not guard modes, owners and times of files, so changing them then
+            does nothing and reports success, which is all that `shutil.copy` asks of it.
     """
     allowed = _numbers(_ALLOWED)
-    ignored = [allowed.pop(name) for name in _METADATA if owns_host_files and name in allowed]
+    ignored = [allowed.pop(name) for name in _METADATA if keep_metadata and name in allowed]
     special = _numbers(_ARGUMENT_CHECKED)
     if not allow_fork:
         allowed = {k: v for k, v in allowed.items() if k not in ("fork", "vfork")}

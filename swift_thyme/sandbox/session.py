@@ -373,7 +373,7 @@ class Session:
         return self._unsettled is None
 
     def memory_in_use(self) -> int:
-        """Return the bytes that the last block's process has in memory over those of the first."""
+        """Return by how many bytes the last block's process is larger than the first one was."""
         return resident_bytes(self._runner) - self._base_resident
 
     async def settle(self, hurry: bool = False) -> None:

@@ -288,8 +288,8 @@ class _Worker:
             async with session.turn:
                 if self._sessions.get(key) is not session:
                     raise SessionLost("the session is closed or was lost")
-                session.is_running = True
                 await self._settle_large()
+                session.is_running = True
                 try:
                     reply = await session.run(request["code"], request["timeout_s"])
                 finally:
@@ -340,9 +340,11 @@ class _Worker:
             return
         try:
             await session.settle(hurry)
-        except SessionLost as error:
+        except Exception as error:  # noqa: BLE001 - one session must not take the others along
             # The session's next block fails with this; there may be none.
-            sys.stderr.write(f"a session was lost between its blocks: {error}\n")
+            sys.stderr.write(f"a session was lost between its blocks: {_text(error)}\n")
+            if not isinstance(error, SessionLost):
+                traceback.print_exc()
             self._lose(key, session)
 
     def _lose(self, key: int, session: Session) -> None:

@@ -142,12 +142,12 @@ def test_where_it_would_not_be_safe_nothing_is_done(surroundings: str) -> None:
 def test_what_was_written_to_since_is_known() -> None:
     said = run(
         """
-        from ctypes import c_char
+        import ctypes
         from swift_thyme.sandbox.frozen import freeze_memory, written_ranges
 
         page = 4096
         buffer = bytearray(b"x" * (64 * page))
-        address = __import__("ctypes").addressof(c_char.from_buffer(buffer))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         freeze_memory()
         before = sum(size for _, size in written_ranges())
         buffer[20 * page] = buffer[21 * page] = 1

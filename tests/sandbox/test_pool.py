@@ -259,3 +259,17 @@ def test_a_wrong_setting_names_its_variable(variable: str, value: str) -> None:
 def test_settings_come_from_the_environment() -> None:
     settings = SandboxSettings.from_env({"THYME_SANDBOX": "strict", "THYME_SANDBOX_WORKERS": "3"})
     assert (settings.mode, settings.workers) == ("strict", 3)
+
+
+def test_the_state_of_a_large_block_stays_while_another_session_runs() -> None:
+    with (
+        SandboxPool(small_settings(workers=1)) as pool,
+        pool.open_sync() as large,
+        pool.open_sync() as other,
+    ):
+        for number in range(3):
+            assert large.run_sync(f"n = {number}\nx = bytearray(40 << 20)\nx[7] = n").ok
+            assert other.run_sync(f"m = {number}").ok
+        assert not large.run_sync("n = 9\nx[7] = 9\n1 / 0").ok
+        assert other.run_sync("print(m)").stdout == "2\n"
+        assert large.run_sync("print(n, x[7], len(x))").stdout == f"2 2 {40 << 20}\n"
