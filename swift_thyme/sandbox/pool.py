@@ -1,10 +1,14 @@
 """The pool: what a trainer, a server or an evaluation uses to run code.
 
-One background thread starts the worker processes and reads what they send. Callers, from any
-thread and any event loop, hand requests to it and wait on plain futures, so nothing here belongs
-to a loop and a loop may end at any time; a block is sent to its worker by the caller itself, which
-saves waking the thread up. Workers are started by exec, one per slot, and at most as many blocks
-run at once as there are workers; who waits for a slot does not use up its time limit.
+One background thread starts the worker processes and looks after them. Callers, from any thread
+and any event loop, may hand it requests. Two shortcuts spare a block the way through it: the caller
+sends the block itself, and an event loop in which a task waits for a block reads the worker's
+socket itself. Both hold only while the block runs, so nothing here belongs to a loop, and a loop
+may end at any time.
+
+Workers are started by exec. Each has all blocks of its sessions at once and runs them one after
+the other; a second one next to the first only while another worker has nothing to do. A block that
+waits does not use up its time limit.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import atexit
 import contextlib
 import itertools
 import logging
+import math
 import os
 import secrets
 import selectors
@@ -29,7 +34,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from swift_thyme.errors import SandboxUnavailableError
 from swift_thyme.sandbox.environment import package_root, worker_environment
@@ -54,18 +59,40 @@ _MAX_START_FAILURES = 3
 _logged_layers: set[tuple[str, ...]] = set()
 
 
+_Deliver: TypeAlias = Callable[[Frame | None, Exception | None], None]
+"""Called once, by any thread, with the answer or with what went wrong."""
+
+
 @dataclass(eq=False)
 class _Request:
     """Something a worker is to do."""
 
     header: dict[str, Any]
     blobs: Sequence[bytes]
-    deliver: Callable[[Frame | None, Exception | None], None]
-    """Called once, by any thread, with the answer or with what went wrong."""
+    deliver: _Deliver
     limit_s: float
-    needs_slot: bool = False
-    deadline: float = 0.0
-    holds_slot: bool = False
+    is_block: bool = False
+    identifier: int = 0
+    deadline: float = math.inf
+    """When the worker is taken for broken; a block that has not begun has none."""
+    reader: _Reader | None = None
+    """The event loop that reads the answer; None leaves that to the thread."""
+
+
+@dataclass(eq=False)
+class _Reader:
+    """An event loop that reads from a worker, for as long as tasks in it wait for blocks there."""
+
+    worker: _Worker
+    loop: asyncio.AbstractEventLoop
+    descriptor: int
+    """Its own copy of the socket's: a number in use by a loop must not be given away."""
+    users: int = 0
+
+    def stop(self) -> None:
+        """Read no more; in the loop's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.remove_reader(self.descriptor)
 
 
 @dataclass(eq=False)
@@ -82,10 +109,18 @@ class _Worker:
     outgoing: bytearray = field(default_factory=bytearray)
     waiting: dict[int, _Request] = field(default_factory=dict)
     early: list[_Request] = field(default_factory=list)
-    sessions: int = 0
+    unread: int = 0
+    """Requests among `waiting` whose answer no event loop reads."""
+    held: deque[_Request] = field(default_factory=deque)
+    """Blocks that it has and that have not begun."""
     busy: int = 0
     """Blocks that it runs."""
-    events: int = selectors.EVENT_READ
+    sessions: int = 0
+    readers: dict[asyncio.AbstractEventLoop, _Reader] = field(default_factory=dict)
+    events: int = 0
+    """What the thread's selector watches for."""
+    failed: bool = False
+    """Nothing is to be had from it; the thread is to give it up."""
     dead: bool = False
 
 
@@ -211,23 +246,36 @@ class SandboxSession:
             SandboxUnavailableError: The sandbox failed, not the code. The session is lost.
         """
         loop = asyncio.get_running_loop()
+        thread = threading.get_ident()
         result: asyncio.Future[ExecutionResult] = loop.create_future()
 
         def complete(frame: Frame | None, error: Exception | None) -> None:
             if not result.done():
                 _complete(result, _to_result, frame, error)
+                loop.call_soon(self._engine.forget_reader, request)  # after the waiting task
 
         def deliver(frame: Frame | None, error: Exception | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop ended, and its tasks with it
+            if threading.get_ident() == thread:
+                complete(frame, error)
+                return
+            try:
                 loop.call_soon_threadsafe(complete, frame, error)
+            except RuntimeError:  # the loop ended, and its tasks with it
+                self._engine.forget_reader(request)
 
-        self._submit(code, timeout_s, deliver)
-        return await result
+        request = self._block(code, timeout_s, deliver)
+        self._engine.call_here(lambda: self._engine.run(self, request, loop))
+        try:
+            return await result
+        except (asyncio.CancelledError, GeneratorExit):
+            self._engine.forget_reader(request)
+            raise
 
     def run_sync(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
         """Do what `run` does, from code without an event loop."""
         result: Future[ExecutionResult] = Future()
-        self._submit(code, timeout_s, partial(_complete, result, _to_result))
+        request = self._block(code, timeout_s, partial(_complete, result, _to_result))
+        self._engine.call_here(lambda: self._engine.run(self, request))
         return result.result()
 
     async def close(self) -> None:
@@ -260,18 +308,14 @@ class SandboxSession:
     ) -> None:
         self.close_sync()
 
-    def _submit(
-        self,
-        code: str,
-        timeout_s: float | None,
-        deliver: Callable[[Frame | None, Exception | None], None],
-    ) -> None:
+    def _block(self, code: str, timeout_s: float | None, deliver: _Deliver) -> _Request:
         limit_s = self._engine.settings.timeout_s if timeout_s is None else timeout_s
         if not 0 < limit_s <= 3600:
             raise ValueError(f"timeout_s must lie between 0 and 3600 seconds, not {limit_s}")
         if self._closing is not None:
             raise SandboxUnavailableError("the session is closed")
-        self._engine.call_here(lambda: self._engine.run(self, code, limit_s, deliver))
+        header = {"op": "run", "session": self._key, "code": code, "timeout_s": limit_s}
+        return _Request(header, (), deliver, limit_s, is_block=True)
 
     def _finish(self) -> Future[None]:
         with self._turn:
@@ -298,8 +342,6 @@ class _Engine:
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._calls: deque[Callable[[], None]] = deque()
         self._workers: dict[int, _Worker] = {}
-        self._free_slots = settings.workers
-        self._queue: deque[tuple[_Worker, _Request]] = deque()
         self._inbox = Inbox(1 << 20)
         self._identifiers = itertools.count(1)
         self._next_check = 0.0
@@ -422,6 +464,9 @@ class _Engine:
             return
         self._next_check = now + _DEADLINE_CHECK_S
         for worker in list(self._workers.values()):
+            for reader in [r for r in worker.readers.values() if r.loop.is_closed()]:
+                self._drop_reader(reader)
+            self._on_worker(worker, selectors.EVENT_READ)  # a loop may have no time for it
             late = any(request.deadline < now for request in worker.waiting.values())
             if late or (not worker.ready and worker.started + _START_TIMEOUT_S < now):
                 self._lose(worker, "the worker does not answer")
@@ -482,7 +527,6 @@ class _Engine:
         _confine_to_processor(process.pid, number, self.settings.workers)
         worker = _Worker(number, process, own, errors, time.monotonic())
         self._workers[number] = worker
-        self._selector.register(own, selectors.EVENT_READ, worker)
         self._write(worker, pack({"settings": asdict(self.settings)}))
         return worker
 
@@ -501,27 +545,54 @@ class _Engine:
         return min(ready or self._workers.values(), key=lambda worker: worker.sessions)
 
     def _on_worker(self, worker: _Worker, events: int) -> None:
-        if worker.dead:
-            return
-        if events & selectors.EVENT_WRITE:
+        if events & selectors.EVENT_WRITE and not worker.dead:
             self._write(worker, b"")
-        if not events & selectors.EVENT_READ or worker.dead:
+        if events & selectors.EVENT_READ:
+            self._receive(worker)
+            self._watch(worker)
+
+    def _receive(self, worker: _Worker) -> None:
+        """Take what a worker sent, if there is something; in any thread."""
+        if worker.dead or worker.failed:
             return
         try:
             data = self._inbox.receive(worker.connection)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lose(worker, str(error))
-            return
-        if not data:
-            self._lose(worker, "the worker ended")
-            return
-        try:
+            if not data:
+                self._fail(worker, "the worker ended")
+                return
             for frame in worker.reader.feed(data):
                 self._on_frame(worker, frame)
-        except WireError as error:
-            self._lose(worker, str(error))
+        except BlockingIOError:
+            return
+        except (OSError, WireError) as error:
+            self._fail(worker, str(error))
+
+    def _watch(self, worker: _Worker) -> None:
+        """Let the thread wait for what nobody else takes care of."""
+        if worker.dead:
+            return
+        events = selectors.EVENT_WRITE if worker.outgoing else 0
+        if worker.unread or not worker.waiting:
+            events |= selectors.EVENT_READ
+        if events == worker.events:
+            return
+        if not worker.events:
+            self._selector.register(worker.connection, events, worker)
+        elif events:
+            self._selector.modify(worker.connection, events, worker)
+        else:
+            self._selector.unregister(worker.connection)
+        worker.events = events
+
+    def _fail(self, worker: _Worker, reason: str) -> None:
+        """Give up a worker; in any thread, but ending it takes time, which only ours has."""
+        if threading.current_thread() is self._thread:
+            self._lose(worker, reason)
+        elif not worker.failed:
+            worker.failed = True
+            worker.outgoing.clear()
+            with contextlib.suppress(SandboxUnavailableError):
+                self.call(lambda: self._lose(worker, reason))
 
     def _on_frame(self, worker: _Worker, frame: Frame) -> None:
         header = frame.header
@@ -537,11 +608,12 @@ class _Engine:
                 self._send(worker, request)
             self._check_started()
             return
-        known = worker.waiting.get(header.get("id", -1))
+        known = worker.waiting.pop(header.get("id", -1), None)
         if known is None:
             return
-        del worker.waiting[header["id"]]
-        self._release_slot(worker, known)
+        worker.unread -= known.reader is None
+        if known.is_block:
+            self._end_block(worker, known)
         if "failure" not in header:
             known.deliver(frame, None)
         elif header.get("kind") == "value":
@@ -555,7 +627,10 @@ class _Engine:
             return
         worker.dead = True
         self._workers.pop(worker.number, None)
-        self._selector.unregister(worker.connection)
+        if worker.events:
+            self._selector.unregister(worker.connection)
+        with contextlib.suppress(OSError):  # the loops that read have descriptors of their own
+            worker.connection.shutdown(socket.SHUT_RDWR)
         worker.connection.close()
         # It ends by itself once its socket is closed, and takes its sessions with it.
         try:
@@ -578,71 +653,72 @@ class _Engine:
         if not worker.ready and not expected:
             error = f"the sandbox cannot start: {self._last_failure}"
             self._fail_starting(self._last_failure)
-        for request in [*worker.waiting.values(), *worker.early]:
-            self._release_slot(worker, request)
-            request.deliver(None, SandboxUnavailableError(error))
+        lost = [*worker.waiting.values(), *worker.early]
         worker.waiting.clear()
         worker.early.clear()
-        for entry in [e for e in self._queue if e[0] is worker]:
-            self._queue.remove(entry)
-            entry[1].deliver(None, SandboxUnavailableError(error))
-        self._fill_slots()
+        for request in lost:
+            request.deliver(None, SandboxUnavailableError(error))
+        self._use_idle_workers()
 
     # -- requests ------------------------------------------------------------------------------
 
     def _write(self, worker: _Worker, data: bytes) -> None:
-        worker.outgoing += data
+        pending = worker.outgoing
         try:
-            while worker.outgoing:
-                sent = worker.connection.send(memoryview(worker.outgoing)[: 1 << 20])
-                del worker.outgoing[:sent]
+            if pending:
+                pending += data
+                data = bytes(pending)
+                pending.clear()
+            left = memoryview(data)
+            while left:
+                left = left[worker.connection.send(left[: 1 << 20]) :]
         except BlockingIOError:
-            pass  # the selector says when to go on
+            pending += left  # the selector says when to go on
         except OSError as error:
-            # Ending a worker takes time, which only the thread has.
-            reason = str(error)
-            worker.outgoing.clear()
-            with contextlib.suppress(SandboxUnavailableError):
-                self.call(lambda: self._lose(worker, reason))
+            self._fail(worker, str(error))
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
-        if events != worker.events:
-            worker.events = events
-            self._selector.modify(worker.connection, events, worker)
+        self._watch(worker)
 
     def _send(self, worker: _Worker, request: _Request) -> None:
-        if worker.dead or self._stopping:
+        if worker.dead or worker.failed or self._stopping:
             request.deliver(None, SandboxUnavailableError("a sandbox worker was lost"))
             return
         if not worker.ready:
             worker.early.append(request)
             return
-        if request.needs_slot and not request.holds_slot:
-            if self._free_slots == 0:
-                self._queue.append((worker, request))
-                return
-            self._free_slots -= 1
-            worker.busy += 1
-            request.holds_slot = True
-        identifier = next(self._identifiers)
+        request.identifier = next(self._identifiers)
+        worker.waiting[request.identifier] = request
+        worker.unread += 1
+        header = {**request.header, "id": request.identifier}
+        if request.is_block and worker.busy and not self._has_idle_worker():
+            worker.held.append(request)
+            header["held"] = True
+        else:
+            self._begin(worker, request)
+        self._write(worker, pack(header, request.blobs))
+
+    def _begin(self, worker: _Worker, request: _Request) -> None:
         request.deadline = time.monotonic() + request.limit_s + _REPLY_GRACE_S
-        worker.waiting[identifier] = request
-        self._write(worker, pack({**request.header, "id": identifier}, request.blobs))
+        worker.busy += request.is_block
 
-    def _release_slot(self, worker: _Worker, request: _Request) -> None:
-        if request.holds_slot:
-            request.holds_slot = False
-            worker.busy -= 1
-            self._free_slots += 1
-            self._fill_slots()
+    def _end_block(self, worker: _Worker, request: _Request) -> None:
+        """Keep account of what a worker does after a block."""
+        worker.busy -= 1
+        if worker.held and not worker.busy:
+            self._begin(worker, worker.held.popleft())  # it does so by itself
+        self._use_idle_workers()
 
-    def _fill_slots(self) -> None:
-        """Start the requests that wait, those first whose worker has nothing to do."""
-        while self._queue and self._free_slots:
-            idle = (entry for entry in self._queue if not entry[0].busy)
-            entry = next(idle, self._queue[0])
-            self._queue.remove(entry)
-            self._send(*entry)
+    def _has_idle_worker(self) -> bool:
+        """Tell whether fewer blocks run than workers could run."""
+        return sum(worker.busy for worker in self._workers.values()) < self.settings.workers
+
+    def _use_idle_workers(self) -> None:
+        """Let workers begin a second block while others have nothing to do."""
+        for worker in list(self._workers.values()):
+            while worker.held and self._has_idle_worker():
+                request = worker.held.popleft()
+                self._begin(worker, request)
+                self._write(worker, pack({"op": "begin", "id": request.identifier}))
 
     def open(self, session: SandboxSession, images: list[InputImage]) -> None:
         """Open a session; in the background thread."""
@@ -671,15 +747,75 @@ class _Engine:
     def run(
         self,
         session: SandboxSession,
-        code: str,
-        limit_s: float,
-        deliver: Callable[[Frame | None, Exception | None], None],
+        request: _Request,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Send a block to its worker, which runs the session's earlier ones first."""
-        assert session._worker is not None
-        header = {"op": "run", "session": session._key, "code": code, "timeout_s": limit_s}
-        request = _Request(header, (), deliver, limit_s, needs_slot=True)
-        self._send(session._worker, request)
+        """Send a block to its worker, which runs the session's earlier ones first.
+
+        Args:
+            session: The block's.
+            request: The block.
+            loop: The calling thread's event loop, which can read the answer.
+        """
+        worker = session._worker
+        assert worker is not None
+        self._send(worker, request)
+        if loop is not None and threading.current_thread() is not self._thread:
+            self._read_in(loop, worker, request)
+        self._watch(worker)
+
+    def _read_in(self, loop: asyncio.AbstractEventLoop, worker: _Worker, request: _Request) -> None:
+        """Let the running event loop read from a worker, at least until the request is over."""
+        if request.identifier not in worker.waiting:
+            return
+        reader = worker.readers.get(loop)
+        if reader is None:
+            descriptor = os.dup(worker.connection.fileno())
+            reader = _Reader(worker, loop, descriptor)
+            try:
+                loop.add_reader(descriptor, self._on_readable, reader)
+            except NotImplementedError:  # not every loop can
+                os.close(descriptor)
+                return
+            worker.readers[loop] = reader
+        reader.users += 1
+        request.reader = reader
+        worker.unread -= 1
+
+    def _on_readable(self, reader: _Reader) -> None:
+        """Do what the thread does otherwise; in the loop's thread."""
+        with self._state:
+            self._receive(reader.worker)
+            if reader.worker.dead or reader.worker.failed:
+                reader.stop()
+
+    def forget_reader(self, request: _Request) -> None:
+        """Note that nobody in an event loop waits for a request; in the loop's thread."""
+        reader = request.reader
+        if reader is None or self.owner != os.getpid():
+            return
+        with self._state:
+            worker = reader.worker
+            request.reader = None
+            if worker.waiting.get(request.identifier) is request:
+                worker.unread += 1
+            reader.users -= 1
+            if not reader.users:
+                self._drop_reader(reader)
+            self._watch(worker)
+
+    def _drop_reader(self, reader: _Reader) -> None:
+        """Let an event loop read no more; in its thread, or after its end."""
+        worker = reader.worker
+        if worker.readers.get(reader.loop) is not reader:
+            return
+        del worker.readers[reader.loop]
+        reader.stop()
+        os.close(reader.descriptor)
+        for request in worker.waiting.values():
+            if request.reader is reader:
+                request.reader = None
+                worker.unread += 1
 
     def close_session(self, session: SandboxSession, done: Future[None]) -> None:
         """End a session; in the background thread."""

@@ -167,6 +167,7 @@ class _Worker:
         self._written: list[tuple[int, int]] = []
         self._large: dict[int, Session] = {}
         self._running = 0
+        self._held: dict[int, asyncio.Future[None]] = {}
         self._idle = asyncio.Event()
         self._settling = asyncio.Lock()
 
@@ -244,6 +245,8 @@ class _Worker:
                 await self._open(request, frame.blobs)
             elif request["op"] == "run":
                 await self._run(request)
+            elif request["op"] == "begin":
+                self._begin(request["id"])
             elif request["op"] == "close":
                 await self._close(request)
         except ValueError as error:
@@ -277,11 +280,14 @@ class _Worker:
 
     async def _run(self, request: dict[str, Any]) -> None:
         key = request["session"]
-        session = self._sessions.get(key)
         header: dict[str, Any]
         blobs: list[bytes] = []
-        self._running += 1
-        self._idle.clear()
+        if self._running and request.get("held"):
+            begins = self._held[request["id"]] = asyncio.get_running_loop().create_future()
+            await begins
+        else:
+            self._count_block()
+        session = self._sessions.get(key)
         try:
             if session is None:
                 raise SessionLost("the session is closed or was lost")
@@ -304,12 +310,25 @@ class _Worker:
         finally:
             self._running -= 1
             if not self._running:
+                self._begin(next(iter(self._held), 0))
+            if not self._running:
                 self._idle.set()
         await self._send({"id": request["id"], **header}, blobs)
         if session is not None and "result" in header:
             if session.memory_in_use() > _LARGE_BYTES:
                 self._large[key] = session
             self._spawn(self._settle_later(key, session))
+
+    def _count_block(self) -> None:
+        self._running += 1
+        self._idle.clear()
+
+    def _begin(self, identifier: int) -> None:
+        """Let a block begin that was held back, if it has not yet."""
+        begins = self._held.pop(identifier, None)
+        if begins is not None:
+            self._count_block()
+            begins.set_result(None)
 
     async def _settle_large(self) -> None:
         """Settle sessions that hold much memory twice: the next block can use what that frees."""

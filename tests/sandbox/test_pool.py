@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from swift_thyme.sandbox import (
     SandboxSettings,
     render_observation,
 )
+from swift_thyme.sandbox.pool import _Worker
 from swift_thyme.sandbox.settings import DISABLEABLE_LAYERS
 from tests.conftest import ROOT
 from tests.sandbox.conftest import small_settings
@@ -273,3 +275,151 @@ def test_the_state_of_a_large_block_stays_while_another_session_runs() -> None:
         assert not large.run_sync("n = 9\nx[7] = 9\n1 / 0").ok
         assert other.run_sync("print(m)").stdout == "2\n"
         assert large.run_sync("print(n, x[7], len(x))").stdout == f"2 2 {40 << 20}\n"
+
+
+def only_worker(pool: SandboxPool) -> _Worker:
+    """Return the worker of a pool that has one."""
+    assert pool._engine is not None
+    (worker,) = pool._engine._workers.values()
+    return worker
+
+
+def descriptors() -> int:
+    """Count the open descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def wait_until(condition: Callable[[], bool], patience_s: float = 10.0) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_an_event_loop_reads_the_answers_to_its_own_blocks(kind: str, pool: SandboxPool) -> None:
+    new_loop = asyncio.new_event_loop
+    if kind == "uvloop":
+        new_loop = pytest.importorskip("uvloop").new_event_loop
+    worker = only_worker(pool)
+
+    async def blocks() -> None:
+        async with await pool.open() as session:
+            before = descriptors()
+            for number in range(3):
+                block = asyncio.create_task(session.run(f"print({number})"))
+                await asyncio.sleep(0)
+                assert list(worker.readers) == [asyncio.get_running_loop()]
+                assert not worker.events & selectors.EVENT_READ
+                assert (await block).stdout == f"{number}\n"
+                await asyncio.sleep(0)
+                assert not worker.readers
+                assert worker.events == selectors.EVENT_READ
+            assert descriptors() == before
+
+    loop = new_loop()
+    try:
+        loop.run_until_complete(blocks())
+    finally:
+        loop.close()
+
+
+async def test_a_loop_that_is_busy_holds_up_nobody_else(pool: SandboxPool) -> None:
+    async with await pool.open() as first, await pool.open() as second:
+        block = asyncio.create_task(first.run("print(1)"))
+        await asyncio.sleep(0)
+        # This call keeps the loop from reading; what it waits for comes after the other's answer.
+        assert second.run_sync("print(2)").stdout == "2\n"
+        assert (await block).stdout == "1\n"
+
+
+async def test_a_loop_that_is_busy_for_long_does_not_cost_the_worker(pool: SandboxPool) -> None:
+    worker = only_worker(pool)
+    async with await pool.open() as session:
+        block = asyncio.create_task(session.run("print(1)"))
+        await asyncio.sleep(0)
+        wait_until(lambda: not worker.waiting)  # without giving the loop a chance
+        assert (await block).stdout == "1\n"
+
+
+async def test_a_caller_that_gives_up_leaves_the_answer_to_the_thread(pool: SandboxPool) -> None:
+    worker = only_worker(pool)
+    async with await pool.open() as session:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(session.run("import time; time.sleep(0.5); x = 1"), 0.1)
+        assert not worker.readers and worker.waiting
+        assert (await session.run("print(x)")).stdout == "1\n"
+
+
+def test_a_loop_can_end_while_its_block_runs(pool: SandboxPool) -> None:
+    worker = only_worker(pool)
+    with pool.open_sync() as session:
+        before = descriptors()
+        loop = asyncio.new_event_loop()
+        block = loop.create_task(session.run("import time; time.sleep(0.3); x = 1"))
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert worker.readers
+        loop.close()
+        assert session.run_sync("print(x)").stdout == "1\n"
+        wait_until(lambda: not worker.readers)
+        assert descriptors() <= before + 1
+        block._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_worker_that_dies_while_a_loop_reads_is_noticed() -> None:
+    async with SandboxPool(small_settings(workers=1, spares=0)) as pool:
+        session = await pool.open()
+        block = asyncio.create_task(session.run("import time; time.sleep(4)"))
+        await asyncio.sleep(0.1)
+        only_worker(pool).process.kill()
+        with pytest.raises(SandboxUnavailableError, match="lost"):
+            await block
+        async with await pool.open() as other:
+            assert (await other.run("print(1)")).stdout == "1\n"
+
+
+async def test_a_block_that_waits_for_others_does_not_use_up_its_time(pool: SandboxPool) -> None:
+    sessions = [await pool.open() for _ in range(4)]
+    blocks = [session.run("import time; time.sleep(0.5)", timeout_s=1.0) for session in sessions]
+    results = await asyncio.gather(*blocks)
+    assert [result.status for result in results] == [ExecutionStatus.OK] * 4
+    await asyncio.gather(*(session.close() for session in sessions))
+
+
+async def test_a_worker_begins_a_second_block_only_while_another_has_nothing_to_do() -> None:
+    async with SandboxPool(small_settings(workers=2)) as pool:
+        sessions = [await pool.open() for _ in range(3)]
+        long, other, short = sessions
+        assert long._worker is short._worker is not other._worker
+        ended: list[str] = []
+
+        async def run(name: str, session: SandboxSession, seconds: float) -> None:
+            assert (await session.run(f"import time; time.sleep({seconds})")).ok
+            ended.append(name)
+
+        # The other worker is idle at once, or only after its own block.
+        await asyncio.gather(run("long", long, 1.0), run("short", short, 0.1))
+        assert ended == ["short", "long"]
+        ended.clear()
+        waiting = [run("long", long, 1.5), run("other", other, 0.5), run("short", short, 0.1)]
+        await asyncio.gather(*waiting)
+        assert ended == ["other", "short", "long"]
+        await asyncio.gather(*(session.close() for session in sessions))
+
+
+async def test_a_session_closed_before_its_block_begins_fails_that_block_alone(
+    pool: SandboxPool,
+) -> None:
+    async with await pool.open() as first:
+        second, third = await pool.open(), await pool.open()
+        sleeping = asyncio.create_task(first.run("import time; time.sleep(0.5)"))
+        waiting = asyncio.create_task(second.run("print(2)"))
+        last = asyncio.create_task(third.run("print(3)"))
+        await asyncio.sleep(0.1)
+        await second.close()
+        assert (await sleeping).ok
+        with pytest.raises(SandboxUnavailableError, match="closed"):
+            await waiting
+        assert (await last).stdout == "3\n"
+        await third.close()
