@@ -62,6 +62,11 @@ cv2.imwrite(processed_path, image[2000:2300, 3000:3400])
 print(processed_path)
 """
 
+IMREAD = {
+    "OpenCV's": 'import cv2; cv2.imread("{path}")',
+    "the sandbox's": 'import cv2; cv2.imread("{path}", None, cv2.IMREAD_COLOR)',
+}
+
 RUNAWAYS = {
     "C loop": "sum(range(10**14))",
     "except pass loop": (
@@ -110,6 +115,8 @@ class Report:
     timings: dict[str, Timing] = field(default_factory=dict)
     calls_per_s: dict[str, dict[int, float]] = field(default_factory=dict)
     """Snippet -> number of workers -> blocks per second."""
+    imread_ms: dict[str, float] = field(default_factory=dict)
+    """What a bare `exec` takes for reading the 24-megapixel JPEG, p50."""
     sessions_per_s: float = 0.0
     runaways_s: dict[str, float] = field(default_factory=dict)
     limit_s: float = 1.0
@@ -225,6 +232,17 @@ async def measure_latency(
     return results
 
 
+def measure_imread(path: Path, count: int) -> dict[str, float]:
+    """Time, without any sandbox, the two ways to read a picture."""
+    bare = BareProcess()
+    times: dict[str, list[float]] = {name: [] for name in IMREAD}
+    for _ in range(count + 1):
+        for name, code in IMREAD.items():
+            times[name].append(1000 * bare.run(code.format(path=path)))
+    bare.close()
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
 async def measure_rate(workers: int, code: str, images: list[InputImage], seconds: float) -> float:
     """Return blocks per second with more sessions than workers asking at once."""
     async with SandboxPool(SandboxSettings(workers=workers)) as pool:
@@ -278,6 +296,7 @@ async def measure(count: int, seconds: float, workers: list[int]) -> Report:
         start = time.perf_counter()
         async with SandboxPool(SandboxSettings(workers=1)) as pool:
             report.start_s = time.perf_counter() - start
+            report.imread_ms = measure_imread(images["24 MP"], count // 3)
             report.timings = await measure_latency(pool, jobs, bare_jobs, inputs)
             report.sessions_per_s = await measure_sessions(pool, inputs[:1], 20)
             report.runaways_s = await measure_runaways(pool, report.limit_s)
@@ -309,8 +328,10 @@ def show(report: Report) -> None:
         cells += [f"{b / a:.2f} x" for a, b in pairwise(rates)]
         print(f"{name:26}{bare:>18}{boxed:>18}{timing.overhead:>10.2f}", end="")
         print("".join(f"{cell:>12}" for cell in cells))
+    ways = ", ".join(f"{name} {value:.2f} ms" for name, value in report.imread_ms.items())
+    print(f"\ncv2.imread alone, 24 MP, bare exec: {ways}")
     print(
-        f"\nworker start {report.start_s:.1f} s, sessions opened and closed "
+        f"worker start {report.start_s:.1f} s, sessions opened and closed "
         f"{report.sessions_per_s:.1f} per second"
     )
     for name, seconds in report.runaways_s.items():

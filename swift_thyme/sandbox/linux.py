@@ -152,6 +152,11 @@ def own_pages(address: int, size: int) -> None:
     _libc.madvise(ctypes.c_size_t(address), ctypes.c_size_t(size), advice)
 
 
+def fork() -> int:
+    """Fork as the C library does, which does not tell Python; for a process with one thread."""
+    return _checked(_libc.fork(), "fork")
+
+
 def clone(flags: int) -> int:
     """Fork with namespace flags; return 0 in the child and the child's process id in the parent.
 

@@ -87,6 +87,7 @@ class _Reader:
     loop: asyncio.AbstractEventLoop
     descriptor: int
     """Its own copy of the socket's: a number in use by a loop must not be given away."""
+    thread: int
     users: int = 0
 
     def stop(self) -> None:
@@ -252,23 +253,20 @@ class SandboxSession:
         def complete(frame: Frame | None, error: Exception | None) -> None:
             if not result.done():
                 _complete(result, _to_result, frame, error)
-                loop.call_soon(self._engine.forget_reader, request)  # after the waiting task
 
         def deliver(frame: Frame | None, error: Exception | None) -> None:
-            if threading.get_ident() == thread:
-                complete(frame, error)
-                return
-            try:
-                loop.call_soon_threadsafe(complete, frame, error)
-            except RuntimeError:  # the loop ended, and its tasks with it
-                self._engine.forget_reader(request)
+            with contextlib.suppress(RuntimeError):  # the loop ended, and its tasks with it
+                if threading.get_ident() == thread:
+                    complete(frame, error)
+                else:
+                    loop.call_soon_threadsafe(complete, frame, error)
 
         request = self._block(code, timeout_s, deliver)
         self._engine.call_here(lambda: self._engine.run(self, request, loop))
         try:
             return await result
         except (asyncio.CancelledError, GeneratorExit):
-            self._engine.forget_reader(request)
+            self._engine.leave(request)
             raise
 
     def run_sync(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
@@ -611,15 +609,18 @@ class _Engine:
         known = worker.waiting.pop(header.get("id", -1), None)
         if known is None:
             return
-        worker.unread -= known.reader is None
         if known.is_block:
-            self._end_block(worker, known)
+            self._end_block(worker)
         if "failure" not in header:
             known.deliver(frame, None)
         elif header.get("kind") == "value":
             known.deliver(None, ValueError(header["failure"]))
         else:
             known.deliver(None, SandboxUnavailableError(header["failure"]))
+        if known.reader is None:
+            worker.unread -= 1
+        else:
+            self._release(known.reader)
 
     def _lose(self, worker: _Worker, reason: str, expected: bool = False) -> None:
         """Give up a worker: its sessions end with an error, those of the others go on."""
@@ -658,6 +659,8 @@ class _Engine:
         worker.early.clear()
         for request in lost:
             request.deliver(None, SandboxUnavailableError(error))
+            if request.reader is not None:
+                self._release(request.reader)
         self._use_idle_workers()
 
     # -- requests ------------------------------------------------------------------------------
@@ -701,12 +704,13 @@ class _Engine:
         request.deadline = time.monotonic() + request.limit_s + _REPLY_GRACE_S
         worker.busy += request.is_block
 
-    def _end_block(self, worker: _Worker, request: _Request) -> None:
+    def _end_block(self, worker: _Worker) -> None:
         """Keep account of what a worker does after a block."""
         worker.busy -= 1
         if worker.held and not worker.busy:
             self._begin(worker, worker.held.popleft())  # it does so by itself
-        self._use_idle_workers()
+        else:
+            self._use_idle_workers()
 
     def _has_idle_worker(self) -> bool:
         """Tell whether fewer blocks run than workers could run."""
@@ -771,7 +775,7 @@ class _Engine:
         reader = worker.readers.get(loop)
         if reader is None:
             descriptor = os.dup(worker.connection.fileno())
-            reader = _Reader(worker, loop, descriptor)
+            reader = _Reader(worker, loop, descriptor, threading.get_ident())
             try:
                 loop.add_reader(descriptor, self._on_readable, reader)
             except NotImplementedError:  # not every loop can
@@ -789,20 +793,33 @@ class _Engine:
             if reader.worker.dead or reader.worker.failed:
                 reader.stop()
 
-    def forget_reader(self, request: _Request) -> None:
-        """Note that nobody in an event loop waits for a request; in the loop's thread."""
-        reader = request.reader
-        if reader is None or self.owner != os.getpid():
+    def leave(self, request: _Request) -> None:
+        """Note that nobody waits for a request any more; in the thread of its event loop."""
+        if self.owner != os.getpid():
             return
         with self._state:
-            worker = reader.worker
-            request.reader = None
-            if worker.waiting.get(request.identifier) is request:
-                worker.unread += 1
-            reader.users -= 1
+            reader, request.reader = request.reader, None
+            if reader is not None and reader.worker.waiting.get(request.identifier) is request:
+                reader.worker.unread += 1
+                reader.users -= 1
+                self._drop_unused(reader)
+                self._watch(reader.worker)
+
+    def _release(self, reader: _Reader) -> None:
+        """Let an event loop go that has the answer it waited for; in any thread."""
+        reader.users -= 1
+        if reader.users:
+            return
+        here = threading.get_ident() == reader.thread
+        call = reader.loop.call_soon if here else reader.loop.call_soon_threadsafe
+        with contextlib.suppress(RuntimeError):  # a closed one goes with the next check
+            call(self._drop_unused, reader)  # not at once: first comes the task that waited
+
+    def _drop_unused(self, reader: _Reader) -> None:
+        """Let an event loop read no more that waits for nothing; in its thread."""
+        with self._state:
             if not reader.users:
                 self._drop_reader(reader)
-            self._watch(worker)
 
     def _drop_reader(self, reader: _Reader) -> None:
         """Let an event loop read no more; in its thread, or after its end."""
@@ -816,6 +833,7 @@ class _Engine:
             if request.reader is reader:
                 request.reader = None
                 worker.unread += 1
+        self._watch(worker)
 
     def close_session(self, session: SandboxSession, done: Future[None]) -> None:
         """End a session; in the background thread."""

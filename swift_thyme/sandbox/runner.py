@@ -8,6 +8,7 @@ that succeeded a child takes over and its parent, frozen, is the state to go bac
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import gc
 import io
@@ -22,7 +23,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
@@ -156,11 +157,9 @@ class _Runner:
 
         The parent wakes up when the child died, which is how a failed block is undone.
         """
-        state = random.getstate()
         while True:
-            pid = _fork()
+            pid = _fork_unnoticed()
             if pid == 0:
-                random.setstate(state)  # Python seeds afresh in every fork
                 return
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
@@ -282,14 +281,29 @@ os.path.exists(os.path.abspath(name))
 ).encode()
 
 
-def _fork() -> int:
+def _fork_unnoticed() -> int:
+    """Fork without telling the program, for which nothing has happened.
+
+    What Python and libraries do after a fork, such as seeding random numbers afresh, would change
+    the state that is to be kept. It also writes to 200 pages, a third of what a small block does.
+    """
+    if _thread._count():
+        state = random.getstate()
+        pid = _patiently(os.fork)  # other threads end with the fork, which Python must be told
+        if pid == 0:
+            random.setstate(state)
+        return pid
+    return _patiently(linux.fork)
+
+
+def _patiently(fork: Callable[[], int]) -> int:
     """Fork; wait while processes of the block that were killed still count."""
     for _ in range(200):
         try:
-            return os.fork()
+            return fork()
         except BlockingIOError:
             time.sleep(0.01)
-    return os.fork()
+    return fork()
 
 
 def _remember_source(name: str, code: str) -> None:

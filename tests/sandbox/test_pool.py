@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import random
 import selectors
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -275,6 +277,29 @@ def test_the_state_of_a_large_block_stays_while_another_session_runs() -> None:
         assert not large.run_sync("n = 9\nx[7] = 9\n1 / 0").ok
         assert other.run_sync("print(m)").stdout == "2\n"
         assert large.run_sync("print(n, x[7], len(x))").stdout == f"2 2 {40 << 20}\n"
+
+
+def test_a_block_does_not_notice_the_fork_before_it(session: SandboxSession) -> None:
+    session.run_sync(
+        "import random, numpy as np, os\nrandom.seed(5)\nnp.random.seed(5)\nforks = []\n"
+        "os.register_at_fork(after_in_child=lambda: forks.append(1))"
+    )
+    drawn = session.run_sync("print(random.random(), np.random.random(), forks)")
+    expected = random.Random(5).random(), np.random.RandomState(5).random()
+    assert drawn.stdout == f"{expected[0]} {expected[1]} []\n"
+
+
+def test_threads_that_a_block_leaves_are_over_in_the_next_one(session: SandboxSession) -> None:
+    left = session.run_sync(
+        "import threading\nevent = threading.Event()\n"
+        "left = threading.Thread(target=event.wait)\nleft.start()\nprint(left.is_alive())"
+    )
+    assert left.stdout == "True\n"
+    after = session.run_sync(
+        "left.join(2)\nprint(left.is_alive(), threading.active_count())\n"
+        "new = threading.Thread(target=print, args=('new',))\nnew.start()\nnew.join()"
+    )
+    assert after.stdout == "False 1\nnew\n"
 
 
 def only_worker(pool: SandboxPool) -> _Worker:
