@@ -89,6 +89,7 @@ class _Reader:
     """Its own copy of the socket's: a number in use by a loop must not be given away."""
     thread: int
     users: int = 0
+    """Requests of this loop among the worker's `waiting`."""
 
     def stop(self) -> None:
         """Read no more; in the loop's thread."""
@@ -526,6 +527,7 @@ class _Engine:
         worker = _Worker(number, process, own, errors, time.monotonic())
         self._workers[number] = worker
         self._write(worker, pack({"settings": asdict(self.settings)}))
+        self._watch(worker)
         return worker
 
     def _choose_worker(self) -> _Worker:
@@ -680,7 +682,8 @@ class _Engine:
         except OSError as error:
             self._fail(worker, str(error))
             return
-        self._watch(worker)
+        if pending or worker.events & selectors.EVENT_WRITE:
+            self._watch(worker)
 
     def _send(self, worker: _Worker, request: _Request) -> None:
         if worker.dead or worker.failed or self._stopping:
@@ -747,6 +750,7 @@ class _Engine:
         header = {"op": "open", "session": session._key, "images": described}
         deliver = partial(_complete, session._opening, lambda _: None)
         self._send(worker, _Request(header, blobs, deliver, 60.0))
+        self._watch(worker)
 
     def run(
         self,
@@ -774,7 +778,10 @@ class _Engine:
             return
         reader = worker.readers.get(loop)
         if reader is None:
-            descriptor = os.dup(worker.connection.fileno())
+            try:
+                descriptor = os.dup(worker.connection.fileno())
+            except OSError:  # too many are open
+                return
             reader = _Reader(worker, loop, descriptor, threading.get_ident())
             try:
                 loop.add_reader(descriptor, self._on_readable, reader)
@@ -848,6 +855,7 @@ class _Engine:
             done.set_result(None)
 
         self._send(worker, _Request({"op": "close", "session": session._key}, (), deliver, 30.0))
+        self._watch(worker)
 
 
 def _complete(
