@@ -541,7 +541,7 @@ class _Engine:
                     self._start_worker(number)
                 except OSError as error:
                     raise SandboxUnavailableError(f"the sandbox cannot start: {error}") from error
-        ready = [worker for worker in self._workers.values() if worker.ready]
+        ready = [worker for worker in self._workers.values() if worker.ready and not worker.failed]
         return min(ready or self._workers.values(), key=lambda worker: worker.sessions)
 
     def _on_worker(self, worker: _Worker, events: int) -> None:
@@ -585,10 +585,8 @@ class _Engine:
         worker.events = events
 
     def _fail(self, worker: _Worker, reason: str) -> None:
-        """Give up a worker; in any thread, but ending it takes time, which only ours has."""
-        if threading.current_thread() is self._thread:
-            self._lose(worker, reason)
-        elif not worker.failed:
+        """Let the thread give up a worker: it takes time, and whoever calls this still uses it."""
+        if not worker.failed:
             worker.failed = True
             worker.outgoing.clear()
             with contextlib.suppress(SandboxUnavailableError):
@@ -686,7 +684,8 @@ class _Engine:
             self._watch(worker)
 
     def _send(self, worker: _Worker, request: _Request) -> None:
-        if worker.dead or worker.failed or self._stopping:
+        gone = worker.dead or self._stopping or (worker.failed and worker.ready)
+        if gone:
             request.deliver(None, SandboxUnavailableError("a sandbox worker was lost"))
             return
         if not worker.ready:
@@ -736,6 +735,10 @@ class _Engine:
         except SandboxUnavailableError as error:
             session._opening.set_exception(error)
             return
+        except BaseException:
+            text = "the sandbox pool failed, see the log"
+            session._opening.set_exception(SandboxUnavailableError(text))
+            raise
         session._worker = worker
         worker.sessions += 1
         described: list[dict[str, Any]] = []
