@@ -448,3 +448,17 @@ async def test_a_session_closed_before_its_block_begins_fails_that_block_alone(
             await waiting
         assert (await last).stdout == "3\n"
         await third.close()
+
+
+def test_workers_that_end_at_once_are_an_error_and_not_the_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/bin/false")
+        pool = SandboxPool(small_settings(workers=1))
+        for _ in range(5):
+            with pytest.raises(SandboxUnavailableError, match="cannot start"):
+                pool.open_sync()
+    with pool.open_sync() as session:
+        assert session.run_sync("print(1)").stdout == "1\n"
+    pool.close()
