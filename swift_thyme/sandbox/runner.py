@@ -285,7 +285,7 @@ def _fork_unnoticed() -> int:
     """Fork without telling the program, for which nothing has happened.
 
     What Python and libraries do after a fork, such as seeding random numbers afresh, would change
-    the state that is to be kept. It also writes to 200 pages, a third of what a small block does.
+    the state that is to be kept. It also writes to 200 pages, each of which has to be copied first.
     """
     if _thread._count():
         state = random.getstate()

@@ -183,8 +183,8 @@ def _imread_in_place(cv2: Any) -> Callable[..., Any]:
     """Return a `cv2.imread` that does not make everything twice.
 
     OpenCV decodes into memory of its own and copies that to an array, except where it is told the
-    array to decode into; `None` makes it a new one. The result is the same in two thirds of the
-    time.
+    array to decode into; `None` makes it a new one. The result is the same; for a large picture in
+    four fifths of the time (scripts/bench_sandbox.py).
     """
     imread: Callable[..., Any] = cv2.imread
     try:
