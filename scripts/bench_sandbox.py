@@ -5,6 +5,8 @@
 `--check` ends with status 1 and names each goal that was missed. The bare `exec` runs in a process
 with the same libraries loaded, the same thread count and the same allocator settings; the two take
 turns, with the same pause before each call, so that neither has warmer caches or a quieter machine.
+The snippets take turns too, and so do one, two and N workers in the rate tests, so that a slower
+minute of the machine is a small part of a figure instead of all of it.
 """
 
 from __future__ import annotations
@@ -12,26 +14,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from swift_thyme.sandbox import ExecutionStatus, InputImage, SandboxPool, SandboxSettings
+from swift_thyme.sandbox import (
+    ExecutionStatus,
+    InputImage,
+    SandboxPool,
+    SandboxSession,
+    SandboxSettings,
+)
 from swift_thyme.sandbox.environment import worker_environment
 
 GOAL_OVERHEAD_MS = 5.0
 GOAL_SPEEDUP = 1.8
 GOAL_RUNAWAY_S = 0.5
 PAUSE_S = 0.05
-RATE_ROUNDS = 5
+BLOCKS = 4
+"""Blocks of a session, as in a rollout."""
+TURN_S = 1.0
+"""Length of one turn of a rate test."""
+TURNS = 3
+"""Turns for which sessions are kept: those of a rollout are as short-lived, with as few files."""
 SETTLE_S = 0.5
-"""Pause before a rate is measured, in which the workers make the sessions that they keep ready."""
+"""Pause before the turns, in which the workers make the sessions that they keep ready."""
 
 CROP = """
 import cv2
@@ -161,19 +176,15 @@ def make_images(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def snippets(images: dict[str, Path], count: int, folder: str) -> dict[str, tuple[str, int]]:
-    """Return name -> (code, repetitions)."""
+def snippets(images: dict[str, Path], folder: str) -> dict[str, str]:
+    """Return name -> code."""
     small, large = images["2000x1500"], images["24 MP"]
     return {
-        "print(1+1)": ("print(1+1)", count * 2),
-        "crop and zoom, 2000x1500": (
-            CROP.format(path=small, box="1250, 1030, 1360, 1070", folder=folder),
-            count,
+        "print(1+1)": "print(1+1)",
+        "crop and zoom, 2000x1500": CROP.format(
+            path=small, box="1250, 1030, 1360, 1070", folder=folder
         ),
-        "crop, 24 MP": (
-            PLAIN_CROP.format(path=large, folder=folder),
-            count,
-        ),
+        "crop, 24 MP": PLAIN_CROP.format(path=large, folder=folder),
     }
 
 
@@ -200,36 +211,38 @@ class BareProcess:
 
 async def measure_latency(
     pool: SandboxPool,
-    jobs: dict[str, tuple[str, int]],
-    bare_jobs: dict[str, tuple[str, int]],
+    jobs: dict[str, str],
+    bare_jobs: dict[str, str],
     images: list[InputImage],
+    count: int,
 ) -> dict[str, Timing]:
-    """Time each snippet as successive blocks of sessions of four blocks, as in a rollout."""
+    """Time `count` blocks of each snippet, as successive blocks of short sessions."""
     bare_process = BareProcess()
-    results: dict[str, Timing] = {}
-    for name, (code, count) in jobs.items():
-        bare_code, _ = bare_jobs[name]
+    bare: dict[str, list[float]] = {name: [] for name in jobs}
+    boxed: dict[str, list[float]] = {name: [] for name in jobs}
+    for code in bare_jobs.values():
         for _ in range(3):
-            bare_process.run(bare_code)
-        bare: list[float] = []
-        boxed: list[float] = []
-        while len(boxed) < count:
+            bare_process.run(code)
+    for _ in range(math.ceil(count / BLOCKS)):
+        for name, code in jobs.items():
             async with await pool.open(images) as session:
-                for _ in range(4):
+                for _ in range(BLOCKS):
                     # A model thinks between two blocks; the commit of the last one is over then.
                     await asyncio.sleep(PAUSE_S)
-                    bare.append(bare_process.run(bare_code))
+                    bare[name].append(1000 * bare_process.run(bare_jobs[name]))
                     await asyncio.sleep(PAUSE_S)
                     start = time.perf_counter()
                     result = await session.run(code)
-                    boxed.append(time.perf_counter() - start)
+                    boxed[name].append(1000 * (time.perf_counter() - start))
                     assert result.ok, result.error
-        results[name] = Timing(
-            *(1000 * statistics.median(bare), 1000 * percentile(bare, 0.95)),
-            *(1000 * statistics.median(boxed), 1000 * percentile(boxed, 0.95)),
-        )
     bare_process.close()
-    return results
+    return {
+        name: Timing(
+            *(statistics.median(bare[name]), percentile(bare[name], 0.95)),
+            *(statistics.median(boxed[name]), percentile(boxed[name], 0.95)),
+        )
+        for name in jobs
+    }
 
 
 def measure_imread(path: Path, count: int) -> dict[str, float]:
@@ -243,25 +256,36 @@ def measure_imread(path: Path, count: int) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-async def measure_rate(workers: int, code: str, images: list[InputImage], seconds: float) -> float:
-    """Return blocks per second with more sessions than workers asking at once."""
-    async with SandboxPool(SandboxSettings(workers=workers)) as pool:
-        sessions = [await pool.open(images) for _ in range(2 * workers)]
-        await asyncio.gather(*(session.run(code) for session in sessions))
+async def measure_turn(sessions: list[SandboxSession], code: str) -> float:
+    """Count the blocks of one turn, in which all sessions ask at once, again and again."""
+    end = time.perf_counter() + TURN_S
+    done = 0.0
+
+    async def ask(session: SandboxSession) -> None:
+        nonlocal done
+        while (start := time.perf_counter()) < end:
+            assert (await session.run(code)).ok
+            # Of a block that outlasts the turn the part counts that lies in it.
+            done += min(1.0, (end - start) / (time.perf_counter() - start))
+
+    await asyncio.gather(*map(ask, sessions))
+    return done
+
+
+async def measure_rate(
+    pools: dict[int, SandboxPool], code: str, images: list[InputImage], rounds: int
+) -> dict[int, float]:
+    """Return blocks per second by number of workers, with two sessions for each worker."""
+    done = dict.fromkeys(pools, 0.0)
+    for _ in range(rounds):
+        sessions = {n: [await pool.open(images) for _ in range(2 * n)] for n, pool in pools.items()}
+        await asyncio.gather(*(s.run(code) for some in sessions.values() for s in some))
         await asyncio.sleep(SETTLE_S)
-        end = time.perf_counter() + seconds
-        done = 0
-
-        async def ask(session) -> None:
-            nonlocal done
-            while time.perf_counter() < end:
-                assert (await session.run(code)).ok
-                # The last blocks end one after the other, while the other workers have no work.
-                done += time.perf_counter() < end
-
-        await asyncio.gather(*map(ask, sessions))
-        await asyncio.gather(*(session.close() for session in sessions))
-        return done / seconds
+        for _ in range(TURNS):
+            for n, some in sessions.items():
+                done[n] += await measure_turn(some, code)
+        await asyncio.gather(*(s.close() for some in sessions.values() for s in some))
+    return {n: count / (rounds * TURNS * TURN_S) for n, count in done.items()}
 
 
 async def measure_sessions(pool: SandboxPool, images: list[InputImage], count: int) -> float:
@@ -283,7 +307,7 @@ async def measure_runaways(pool: SandboxPool, limit_s: float) -> dict[str, float
     return results
 
 
-async def measure(count: int, seconds: float, workers: list[int]) -> Report:
+async def measure(count: int, rounds: int, workers: list[int]) -> Report:
     report = Report()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -291,24 +315,21 @@ async def measure(count: int, seconds: float, workers: list[int]) -> Report:
         output = folder / "output"
         output.mkdir()
         inputs = [InputImage(str(path), path) for path in images.values()]
-        bare_jobs = snippets(images, count, f"{output}/")
-        jobs = snippets(images, count, "/mnt/data/temp_processed_images/")
+        bare_jobs = snippets(images, f"{output}/")
+        jobs = snippets(images, "/mnt/data/temp_processed_images/")
         start = time.perf_counter()
         async with SandboxPool(SandboxSettings(workers=1)) as pool:
             report.start_s = time.perf_counter() - start
-            report.imread_ms = measure_imread(images["24 MP"], count // 3)
-            report.timings = await measure_latency(pool, jobs, bare_jobs, inputs)
+            report.imread_ms = measure_imread(images["24 MP"], count // 6)
+            report.timings = await measure_latency(pool, jobs, bare_jobs, inputs, count)
             report.sessions_per_s = await measure_sessions(pool, inputs[:1], 20)
             report.runaways_s = await measure_runaways(pool, report.limit_s)
-        for key, (code, _) in jobs.items():
-            # In turns, so that a slower minute of the machine slows all of them down.
-            rounds = [
-                {n: await measure_rate(n, code, inputs, seconds) for n in workers}
-                for _ in range(RATE_ROUNDS)
-            ]
-            report.calls_per_s[key] = {
-                n: statistics.mean(rates[n] for rates in rounds) for n in workers
-            }
+        async with AsyncExitStack() as stack:
+            pools = {n: SandboxPool(SandboxSettings(workers=n)) for n in workers}
+            for pool in pools.values():
+                await stack.enter_async_context(pool)
+            for key, code in jobs.items():
+                report.calls_per_s[key] = await measure_rate(pools, code, inputs, rounds)
     return report
 
 
@@ -342,11 +363,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
-    parser.add_argument("--count", type=int, default=60, help="calls per snippet")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a rate test")
+    parser.add_argument("--count", type=int, default=120, help="calls per snippet")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of each rate test")
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    report = asyncio.run(measure(arguments.count, arguments.seconds, sorted({1, 2, cores})))
+    report = asyncio.run(measure(arguments.count, arguments.rounds, sorted({1, 2, cores})))
     show(report)
     missed = report.missed()
     for goal in missed:
