@@ -11,12 +11,26 @@ import resource
 import signal
 
 from swift_thyme.sandbox import landlock, linux, seccomp
-from swift_thyme.sandbox.config import SessionConfig
+from swift_thyme.sandbox.config import Confinement, SessionConfig
 
-__all__ = ["close_descriptors", "confine_encoder", "confine_runner", "measure_address_space"]
+__all__ = [
+    "close_descriptors",
+    "confine_encoder",
+    "confine_runner",
+    "measure_address_space",
+    "prepare_filters",
+]
 
 MIB = 1024 * 1024
 _MAX_BLOCK_CPU_S = 7200
+
+
+def prepare_filters(confinement: Confinement) -> None:
+    """Make the system call filters of all sessions; in the process that forks them."""
+    if confinement.seccomp:
+        for allow_fork in (True, False):
+            for keep_metadata in {False, not confinement.namespaces}:
+                seccomp.build_filter(allow_fork, keep_metadata)
 
 
 def close_descriptors(keep: set[int]) -> None:
@@ -108,6 +122,6 @@ def confine_encoder(config: SessionConfig, library_bytes: int) -> None:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         landlock.restrict_paths([*_readable(config), *folders], (), abi)
         if config.confinement.seccomp:
-            linux.install_seccomp(seccomp.build_filter(allow_fork=False))
+            linux.install_seccomp(seccomp.build_filter(False, False))
         return
     _lock_down(config, (), allow_fork=False)

@@ -28,7 +28,14 @@ from swift_thyme.sandbox.files import FileView
 from swift_thyme.sandbox.output import Hints, find_paths
 from swift_thyme.sandbox.wire import FrameReader, pack
 
-__all__ = ["MAX_ASPECT_RATIO", "MIN_SIDE", "Refused", "encode_image", "encoder_main"]
+__all__ = [
+    "MAX_ASPECT_RATIO",
+    "MIN_SIDE",
+    "Refused",
+    "encode_image",
+    "encoder_main",
+    "prepare_encoders",
+]
 
 MIN_SIDE = 28
 """Smallest side in pixels that a Qwen2.5-VL processor accepts (one merged patch)."""
@@ -246,8 +253,14 @@ def _rehearsal_image() -> bytes:
     from PIL import Image
 
     picture = io.BytesIO()
-    Image.effect_noise((480, 360), 64).convert("RGB").save(picture, "JPEG")
+    noise = Image.effect_noise((120, 90), 64).convert("RGB")
+    noise.resize((480, 360), Image.Resampling.BICUBIC).save(picture, "JPEG")
     return picture.getvalue()
+
+
+def prepare_encoders() -> None:
+    """Make what every encoder needs and none changes; in the process that forks them."""
+    _rehearsal_image()
 
 
 def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes: int) -> NoReturn:

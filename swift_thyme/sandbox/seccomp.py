@@ -9,6 +9,7 @@ know how to handle. A call for another architecture kills the process.
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 from collections.abc import Iterable
 
@@ -138,7 +139,8 @@ def _prologue() -> bytes:
     return program + _op(_JGE, 0x40000000, 0, 1) + _ret(_RET_KILL)
 
 
-def build_filter(allow_fork: bool = True, keep_metadata: bool = False) -> bytes:
+@functools.cache
+def build_filter(allow_fork: bool, keep_metadata: bool) -> bytes:
     """Return the BPF program for code of the model.
 
     Args:

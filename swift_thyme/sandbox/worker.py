@@ -28,7 +28,8 @@ from typing import Any
 from swift_thyme.sandbox import layers as layer_probe
 from swift_thyme.sandbox import linux, rootfs, shims
 from swift_thyme.sandbox.config import Confinement, ImageInfo, SessionConfig
-from swift_thyme.sandbox.confine import measure_address_space
+from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
+from swift_thyme.sandbox.encoder import prepare_encoders
 from swift_thyme.sandbox.environment import session_environment
 from swift_thyme.sandbox.frozen import freeze_memory, written_ranges
 from swift_thyme.sandbox.processes import kill_tree
@@ -71,6 +72,7 @@ def main() -> None:
             raise RuntimeError(f"THYME_SANDBOX=strict, but layers are missing: {names}")
         skipped = _preload(settings)
         worker = _Worker(connection, settings, layer_probe.confinement_from(found))
+        worker.prepare()
         freeze_memory()
         worker.rehearse()
     except (RuntimeError, OSError) as error:
@@ -181,6 +183,11 @@ class _Worker:
         folder = tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=_host_temporary())
         os.chmod(folder, 0o711)
         return folder
+
+    def prepare(self) -> None:
+        """Make what all sessions have in common."""
+        prepare_filters(self._confinement)
+        prepare_encoders()
 
     def rehearse(self) -> None:
         """Do once here what every session does, before there is one."""

@@ -58,6 +58,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "annotations": ("x: int = 3\nprint(__annotations__)", "{'x': <class 'int'>}"),
     "globals": ("zed = 1\nprint('zed' in globals())", "True"),
     "async_code": ("async def f(): return 3\nc = f()\ntry:\n    c.send(None)\nexcept StopIteration as e:\n    print(e.value)", "3"),
+    "event_loop": ("import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 3\nprint(asyncio.run(f()))", "3"),
     "threads": ("import threading\nr = []\nt = threading.Thread(target=lambda: r.append(1))\nt.start()\nt.join()\nprint(r)", "[1]"),
     "thread_pool": ("from concurrent.futures import ThreadPoolExecutor as T\nwith T(2) as p: print(list(p.map(abs, [-1, 2])))", "[1, 2]"),
     "preset_names": ("print(np is numpy, callable(cv2.imread), Image.__name__, math.floor(2.5))", "True True PIL.Image 2"),

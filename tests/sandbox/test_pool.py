@@ -289,6 +289,15 @@ def test_a_block_does_not_notice_the_fork_before_it(session: SandboxSession) -> 
     assert drawn.stdout == f"{expected[0]} {expected[1]} []\n"
 
 
+def test_sessions_draw_different_random_numbers(pool: SandboxPool) -> None:
+    code = "import random, uuid\nprint(random.random(), np.random.random(), uuid.uuid4())"
+    drawn: list[str] = []
+    for _ in range(4):
+        with pool.open_sync() as session:
+            drawn += session.run_sync(code).stdout.split()
+    assert len(set(drawn)) == 12
+
+
 def test_threads_that_a_block_leaves_are_over_in_the_next_one(session: SandboxSession) -> None:
     left = session.run_sync(
         "import threading\nevent = threading.Event()\n"
