@@ -31,7 +31,7 @@ DEFAULT_PRELOAD = (
 
 
 _MAX_DEFAULT_WORKERS = 16
-"""With 16 instead of 8, 256 trajectories of one crop each took 1.5 s instead of 2.8 s on 16 cores
+"""With 16 instead of 8, 256 trajectories of one crop each took 1.6 s instead of 2.8 s on 16 cores
 (docs/sandbox.md); each takes about 340 MB of memory."""
 
 
