@@ -148,7 +148,7 @@ class _Keeper:
         os._exit(0)
 
     def _spawn_runner(self) -> int:
-        pid = os.fork()  # tells Python, for the code's sake; it costs a millisecond
+        pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             pipes = self._pipes
@@ -156,7 +156,7 @@ class _Keeper:
         return pid
 
     def _spawn_encoder(self) -> int:
-        pid = linux.fork()
+        pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             encoder_main(self._pipes.encoder, self._config, self._library_bytes)

@@ -160,10 +160,20 @@ def fork() -> int:
 def clone(flags: int) -> int:
     """Fork with namespace flags; return 0 in the child and the child's process id in the parent.
 
-    Python is not told; for a process with one thread.
+    Only for a process with one thread: Python's own fork hooks are called around it.
     """
     sigchld = 17
-    return _syscall("clone", _SYS_CLONE, flags | sigchld, 0, 0, 0, 0)
+    api = ctypes.pythonapi
+    api.PyOS_BeforeFork()
+    pid = int(_libc.syscall(ctypes.c_long(_SYS_CLONE), ctypes.c_long(flags | sigchld), 0, 0, 0, 0))
+    number = ctypes.get_errno()
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+        return 0
+    api.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, f"clone: {os.strerror(number)}")
+    return pid
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:

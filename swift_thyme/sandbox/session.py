@@ -142,7 +142,7 @@ class Session:
         pipes = KeeperPipes(
             self._control.other, self._runs.other, self._encoder_other, self._stdout_other
         )
-        pid = linux.clone(flags) if flags else linux.fork()
+        pid = linux.clone(flags) if flags else os.fork()
         if pid == 0:
             keeper_main(pipes, self._config, self._library_bytes)
         self._keeper = pid
