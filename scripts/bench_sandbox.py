@@ -320,7 +320,7 @@ async def measure(count: int, rounds: int, workers: list[int]) -> Report:
         start = time.perf_counter()
         async with SandboxPool(SandboxSettings(workers=1)) as pool:
             report.start_s = time.perf_counter() - start
-            report.imread_ms = measure_imread(images["24 MP"], count // 6)
+            report.imread_ms = measure_imread(images["24 MP"], max(1, count // 6))
             report.timings = await measure_latency(pool, jobs, bare_jobs, inputs, count)
             report.sessions_per_s = await measure_sessions(pool, inputs[:1], 20)
             report.runaways_s = await measure_runaways(pool, report.limit_s)

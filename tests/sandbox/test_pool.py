@@ -265,6 +265,18 @@ def test_settings_come_from_the_environment() -> None:
     assert (settings.mode, settings.workers) == ("strict", 3)
 
 
+@pytest.mark.parametrize(
+    ("cores", "ranks", "workers"), [(2, 1, 2), (64, 1, 16), (128, 8, 16), (32, 8, 4), (4, 8, 1)]
+)
+def test_the_default_number_of_workers_is_a_ranks_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert SandboxSettings().workers == workers
+
+
 def test_the_state_of_a_large_block_stays_while_another_session_runs() -> None:
     with (
         SandboxPool(small_settings(workers=1)) as pool,
