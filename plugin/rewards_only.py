@@ -7,6 +7,6 @@ Registers ``fmt_orm``, ``vqa_orm``, ``cst_orm`` and the process rewards; needs n
 
 import thyme_checkout  # noqa: F401 - makes the next import work from a checkout
 
-from swift_thyme import rewards
+from swift_thyme.host.register import register_rewards
 
-rewards.register()
+register_rewards()

@@ -4,10 +4,8 @@ Use it as ``--external_plugins plugin/sft_only.py --loss_scale thyme``; ``--O3 t
 ``--loss_scale thyme`` says the same.
 """
 
-import thyme_checkout  # noqa: F401 - makes the next imports work from a checkout
+import thyme_checkout  # noqa: F401 - makes the next import work from a checkout
 
-from swift_thyme.o3 import accept_o3_flag
-from swift_thyme.sft import loss_scale
+from swift_thyme.host.register import register_loss_scale
 
-loss_scale.register()
-accept_o3_flag()
+register_loss_scale()

@@ -5,8 +5,6 @@ Load it after ``plugin/agent_rm.py``; a job with a real model on GPUs does not n
 
 import thyme_checkout  # noqa: F401 - makes the next import work from a checkout
 
-from swift_thyme.testbed import cpu_vllm, template
+from swift_thyme.host.register import register_testbed
 
-template.register()
-cpu_vllm.keep_plain_weights()
-cpu_vllm.serve_without_gpus()
+register_testbed()

@@ -65,12 +65,12 @@ class Bench:
         import torch
         from swift.infer_engine import GRPOVllmEngine
 
-        from swift_thyme.host_template import install_image_accounting
-        from swift_thyme.sampling.settings import SamplingSettings
-        from swift_thyme.testbed import template
+        from swift_thyme.host import tiny_template as template
+        from swift_thyme.host.template_images import install_image_accounting
+        from swift_thyme.sampling.sampling_settings import SamplingSettings
 
         install_image_accounting()
-        template.register()
+        template.add_template()
         self.settings = {
             "guard": SamplingSettings(stop_repetition=False),
             "on": SamplingSettings(adaptive=True),

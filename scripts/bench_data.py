@@ -27,10 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from faulty_data import mark_picture
 from PIL import Image
 
 from swift_thyme.data.pictures import ImageStore, normalise, raw_bytes
-from swift_thyme.testbed.published import mark_picture
 
 LEAST_RATIO = 2.0
 SIZE = (1200, 900)
@@ -176,7 +176,7 @@ def measure(case: Case, images: int, repeats: int) -> Result:
         source = folder / "rows.parquet"
         write_rows(source, case, images)
         plain_argv = [sys.executable, __file__, "--plain", str(source), str(folder / "plain")]
-        thyme_argv = [sys.executable, "-m", "swift_thyme.cli", "data", "sft", str(source)]
+        thyme_argv = [sys.executable, "-m", "swift_thyme.commands.main", "data", "sft", str(source)]
         thyme_argv += ["--out", str(folder / "thyme")]
         plain_s, thyme_s = [], []
         for _ in range(repeats):

@@ -22,11 +22,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.judge import Judge
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import ask_answer
-from swift_thyme.rewards.samples import Sample
-from swift_thyme.rewards.settings import JudgeSettings
+from swift_thyme.rewards.reward_settings import JudgeSettings
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from swift_thyme.sandbox import (
     SandboxSession,
     SandboxSettings,
 )
-from swift_thyme.sandbox.environment import worker_environment
+from swift_thyme.sandbox.process_environment import worker_environment
 
 GOAL_OVERHEAD_MS = 5.0
 GOAL_SPEEDUP = 1.8

@@ -21,13 +21,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from swift_thyme.testbed.published import BROKEN_SHARE, Published, make_published
+from faulty_data import BROKEN_SHARE, Published, make_published
 
 MEMORY_LIMIT_MB = 1000
 
 
 def command(source: Path, out: Path, options: argparse.Namespace) -> list[str]:
-    argv = [sys.executable, "-m", "swift_thyme.cli", "data", "sft", str(source), "--out", str(out)]
+    argv = [
+        sys.executable,
+        "-m",
+        "swift_thyme.commands.main",
+        "data",
+        "sft",
+        str(source),
+        "--out",
+        str(out),
+    ]
     if options.workers:
         argv += ["--workers", str(options.workers)]
     return [*argv, "--rows-per-shard", str(options.rows_per_shard)]

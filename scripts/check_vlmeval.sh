@@ -25,11 +25,11 @@ fi
 python -m swift_thyme.testbed.tsv "$work/data" --n "$rows" --seed 11
 model=(--model swift_thyme/testbed/model --max-model-len 1024 --engine "$engine")
 for name in plates_vstar plates_hrbench; do
-  python -m swift_thyme.cli eval "${model[@]}" --data "$work/data/$name.tsv" --out "$work/ours/$name" \
+  python -m swift_thyme.commands.main eval "${model[@]}" --data "$work/data/$name.tsv" --out "$work/ours/$name" \
     --prompt question --no-shuffle
 done
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-THYME_API_KEY=check python -m swift_thyme.cli serve "${model[@]}" --port "$port" &
+THYME_API_KEY=check python -m swift_thyme.commands.main serve "${model[@]}" --port "$port" &
 server=$!
 until python -c "import httpx; httpx.get('http://127.0.0.1:$port/health')" 2>/dev/null; do
   kill -0 "$server"

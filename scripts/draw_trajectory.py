@@ -29,12 +29,12 @@ def roll_out(row: dict) -> tuple[str, list[Image.Image], str]:
     from swift.infer_engine.protocol import RolloutInferRequest, RolloutOutput
     from swift.rollout import run_multi_turn
 
-    from swift_thyme.host_template import install_image_accounting
-    from swift_thyme.scheduler import O3Scheduler
-    from swift_thyme.testbed import template as tiny_template
+    from swift_thyme.host import tiny_template
+    from swift_thyme.host.scheduler import O3Scheduler
+    from swift_thyme.host.template_images import install_image_accounting
 
     install_image_accounting()
-    tiny_template.register()
+    tiny_template.add_template()
     engine = TransformersEngine(str(MODEL), model_type="qwen2_5_vl", template_type="thyme_tiny")
     config = RequestConfig(
         max_tokens=200, temperature=0, stop=["</code>", "</answer>"], return_details=True
@@ -94,7 +94,7 @@ def main() -> None:
 
     import json
 
-    from swift_thyme.protocol import extract_answer
+    from swift_thyme.core.protocol import extract_answer
     from swift_thyme.testbed.data import make_dataset
 
     with tempfile.TemporaryDirectory() as folder:

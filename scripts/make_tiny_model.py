@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from swift_thyme.testbed.architecture import (
+from tiny_model.architecture import (
     build_config,
     build_model,
     build_processor,
     build_tokenizer,
     save_model,
 )
+
 from swift_thyme.testbed.data import make_dataset
 
 _log = logging.getLogger("make_tiny_model")
@@ -55,7 +55,7 @@ class _Pass(NamedTuple):
 _STAGE1 = _Pass(rows=5000, steps=1000, lr=5e-4, spread_px=30.0, seed_shift=0)
 _WIDEN = _Pass(rows=5000, steps=500, lr=3e-4, spread_px=40.0, seed_shift=1)
 _SFT_BATCH_SIZE = 16
-_PLUGIN = "from swift_thyme.testbed.template import register\n\nregister()\n"
+_PLUGIN = "from swift_thyme.host.tiny_template import add_template\n\nadd_template()\n"
 
 
 def init(out: Path, seed: int) -> tuple[Any, Any]:
@@ -67,7 +67,7 @@ def init(out: Path, seed: int) -> tuple[Any, Any]:
 
 
 def stage0(out: Path, args: argparse.Namespace) -> None:
-    from swift_thyme.testbed.pretrain import PretrainSettings, check_forward, pretrain
+    from tiny_model.pretrain import PretrainSettings, check_forward, pretrain
 
     model, processor = init(out, args.seed)
     difference = check_forward(model, processor.tokenizer)

@@ -33,5 +33,5 @@ swift rlhf \
   --use_hf true --check_model false \
   --output_dir "$out/run" "$@"
 
-python -m swift_thyme.report "$out/run"
-python -m swift_thyme.cli view "$out/run" -o "$out/trajectories.html" --title quickstart
+python -m swift_thyme.view.run_table "$out/run"
+python -m swift_thyme.commands.main view "$out/run" -o "$out/trajectories.html" --title quickstart

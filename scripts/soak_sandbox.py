@@ -29,7 +29,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from swift_thyme.errors import SandboxUnavailableError
+from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.sandbox import (
     ExecutionResult,
     InputImage,

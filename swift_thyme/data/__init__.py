@@ -6,7 +6,7 @@ Nothing here knows ms-swift or torch.
 """
 
 from swift_thyme.data.job import run_job
-from swift_thyme.data.options import JobOptions
+from swift_thyme.data.job_options import JobOptions
 from swift_thyme.data.reasons import Reason
 
 __all__ = ["JobOptions", "Reason", "run_job"]

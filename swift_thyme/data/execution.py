@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.protocol import IMAGE_TAG, code_blocks
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.response import output_texts
 from swift_thyme.data.rows import BuiltRow
-from swift_thyme.errors import SettingsError
-from swift_thyme.protocol import IMAGE_TAG, code_blocks
 from swift_thyme.sandbox import InputImage, SandboxPool
 
 __all__ = ["Executed", "execute_rows"]

@@ -27,12 +27,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from swift_thyme.core.errors import DataError, SandboxUnavailableError, SettingsError, ThymeError
 from swift_thyme.data import worker
-from swift_thyme.data.options import JobOptions
-from swift_thyme.data.report import Report, write_report
+from swift_thyme.data.conversion_report import Report, write_report
+from swift_thyme.data.job_options import JobOptions
 from swift_thyme.data.sources import Shard, Source, find_sources, plan_shards
 from swift_thyme.data.worker import Assignment, Message, result_path, write_atomically
-from swift_thyme.errors import DataError, SandboxUnavailableError, SettingsError, ThymeError
 
 __all__ = ["JobProgress", "run_job"]
 

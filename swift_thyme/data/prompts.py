@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from swift_thyme.core.protocol import IMAGE_TAG
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.protocol import IMAGE_TAG
 
 __all__ = ["quoted_path", "set_quoted_path", "set_quoted_size", "with_image_tags"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from swift_thyme.errors import DataError
+from swift_thyme.core.errors import DataError
 
 __all__ = ["Reason", "RowRejected"]
 

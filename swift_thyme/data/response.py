@@ -9,8 +9,8 @@ import textwrap
 import warnings
 from collections.abc import Collection
 
+from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_DIR, code_blocks
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.protocol import IMAGE_TAG, OUTPUT_DIR, code_blocks
 
 __all__ = ["check_special_tokens", "check_response", "output_texts", "replace_paths", "tidy"]
 

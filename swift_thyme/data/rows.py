@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swift_thyme.data.options import JobOptions
+from swift_thyme.core.protocol import IMAGE_TAG, build_user_prompt
+from swift_thyme.data.job_options import JobOptions
 from swift_thyme.data.pictures import ImageStore, normalise, raw_bytes
 from swift_thyme.data.prompts import (
     quoted_path,
@@ -30,7 +31,6 @@ from swift_thyme.data.response import (
     replace_paths,
     tidy,
 )
-from swift_thyme.protocol import IMAGE_TAG, build_user_prompt
 
 __all__ = ["COLUMNS", "BuiltRow", "StoredImage", "build_row"]
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from swift_thyme.core.errors import DataError
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.errors import DataError
 
 __all__ = ["RawRow", "RowReader", "Shard", "Source", "find_sources", "open_reader", "plan_shards"]
 

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from swift_thyme.data.options import JobOptions
+from swift_thyme.core.errors import SandboxUnavailableError, ThymeError
+from swift_thyme.data.job_options import JobOptions
 from swift_thyme.data.pictures import ImageStore
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.rows import COLUMNS, BuiltRow, build_row
 from swift_thyme.data.sources import RawRow, RowReader, Shard, Source, open_reader
-from swift_thyme.errors import SandboxUnavailableError, ThymeError
 
 __all__ = ["Assignment", "Message", "result_path", "serve", "write_atomically"]
 

@@ -8,14 +8,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_thyme.errors import DataError, SettingsError
-from swift_thyme.evaluation.report import Outcome
+from swift_thyme.answers.verdict import Verdict
+from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.samples import Sample
+from swift_thyme.evaluation.results import Outcome
 from swift_thyme.rewards.judge import Judge
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import ask_answer
-from swift_thyme.rewards.samples import Sample
-from swift_thyme.rewards.settings import RewardSettings
-from swift_thyme.rewards.verdict import Verdict
+from swift_thyme.rewards.reward_settings import RewardSettings
 
 __all__ = ["judge_undecided"]
 

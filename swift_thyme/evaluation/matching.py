@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from swift_thyme.answers.rules import MathsCheck, match_answer
+from swift_thyme.answers.verdict import Verdict
+from swift_thyme.answers.wording import normalise
 from swift_thyme.evaluation.items import PromptStyle, Shown
-from swift_thyme.rewards.rules import MathsCheck, match_answer
-from swift_thyme.rewards.text import normalise
-from swift_thyme.rewards.verdict import Verdict
 
 __all__ = ["Match", "match"]
 

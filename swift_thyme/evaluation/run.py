@@ -28,18 +28,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swift_thyme.errors import DataError, EngineError
+from swift_thyme.answers.verdict import Verdict
+from swift_thyme.core.errors import DataError, EngineError
+from swift_thyme.core.trajectory import EndReason
+from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter, read_trajectories
 from swift_thyme.evaluation.items import PromptStyle, Shown, show
 from swift_thyme.evaluation.matching import match
 from swift_thyme.evaluation.tsv import Dataset, Item
 from swift_thyme.inference.engine import Engine
-from swift_thyme.inference.images import read_image
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
+from swift_thyme.inference.prompt_images import read_image
 from swift_thyme.inference.task import make_task
-from swift_thyme.records import TrajectoryRecord, TrajectoryWriter, read_trajectories
-from swift_thyme.rewards.verdict import Verdict
 from swift_thyme.sandbox import SandboxPool
-from swift_thyme.trajectory import EndReason
 
 __all__ = ["Arm", "EvalSettings", "Evaluation", "Progress"]
 

@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from swift_thyme.errors import DataError
+from swift_thyme.core.errors import DataError
 
 __all__ = ["Dataset", "Item", "read_tsv"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from vlmeval.api.base import BaseAPI
 
-from swift_thyme.errors import EngineError
+from swift_thyme.core.errors import EngineError
 from swift_thyme.inference.endpoint import image_part
 
 __all__ = ["ThymeAPI"]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_thyme.evaluation.report import Outcome
+from swift_thyme.evaluation.results import Outcome
 from swift_thyme.evaluation.run import Arm
 from swift_thyme.evaluation.tsv import Dataset
 

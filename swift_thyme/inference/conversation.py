@@ -1,8 +1,8 @@
 """A conversation with a local model: token ids and images, encoded by ms-swift's template.
 
 The prompt is encoded once; a turn is appended as the ids that were sampled, an observation as the
-ids that :class:`swift_thyme.scheduler.TemplateCodec` makes in training. Images are resized once,
-by the template, and kept as the engine wants them.
+ids that :class:`~swift_thyme.host.template_codec.TemplateCodec` makes in training. Images are
+resized once, by the template, and kept as the engine wants them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from swift_thyme.errors import DataError
-from swift_thyme.scheduler import TemplateCodec
+from swift_thyme.core.errors import DataError
+from swift_thyme.host.template_codec import TemplateCodec
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from swift_thyme.core.trajectory import EncodedObservation, TurnOutcome
     from swift_thyme.inference.task import Task
     from swift_thyme.sandbox import Observation
-    from swift_thyme.trajectory import EncodedObservation, TurnOutcome
 
 __all__ = ["ConversationCodec", "ConversationState"]
 

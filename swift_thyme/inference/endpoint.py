@@ -22,10 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
-from swift_thyme.errors import EngineError
-from swift_thyme.inference.engine import Chunk, Sampling
-from swift_thyme.inference.task import Task
-from swift_thyme.protocol import (
+from swift_thyme.core.errors import EngineError
+from swift_thyme.core.protocol import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
     CODE_CLOSE,
@@ -33,7 +31,9 @@ from swift_thyme.protocol import (
     STOP_STRINGS,
     has_open_code_block,
 )
-from swift_thyme.trajectory import EncodedObservation, TurnOutcome
+from swift_thyme.core.trajectory import EncodedObservation, TurnOutcome
+from swift_thyme.inference.engine import Chunk, Sampling
+from swift_thyme.inference.task import Task
 
 if TYPE_CHECKING:
     from swift_thyme.inference.model import ModelSettings

@@ -27,11 +27,11 @@ from transformers import (  # noqa: TID253 - an engine adapter
     TopPLogitsWarper,
 )
 
-from swift_thyme.errors import EngineError
+from swift_thyme.core.errors import EngineError
+from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.inference.conversation import ConversationState
 from swift_thyme.inference.engine import Chunk, Sampling
 from swift_thyme.inference.task import Task
-from swift_thyme.protocol import STOP_STRINGS
 
 __all__ = ["TransformersEngine"]
 

@@ -1,8 +1,8 @@
 """One trajectory, turn by turn: sample, let the trajectory decide, append, go on.
 
 What a turn means, which limits hold, what the code gave and why it is over is decided by
-:class:`swift_thyme.trajectory.Trajectory`, as in training. This module drives it with an engine and
-says what happens as it happens.
+:class:`swift_thyme.core.trajectory.Trajectory`, as in training. This module drives it with an
+engine and says what happens as it happens.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from swift_thyme.errors import DataError
-from swift_thyme.inference.engine import Conversation, Engine, Sampling
-from swift_thyme.inference.task import Task
-from swift_thyme.o3 import DEFAULT_MAX_TURNS
-from swift_thyme.protocol import IMAGE_TAG, extract_answer
-from swift_thyme.records import (
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import IMAGE_TAG, extract_answer
+from swift_thyme.core.trajectory import (
+    DEFAULT_MAX_TURNS,
+    Limits,
+    Trajectory,
+    TrajectorySummary,
+    TurnOutcome,
+)
+from swift_thyme.core.trajectory_files import (
     Segment,
     SegmentKind,
     TrajectoryRecord,
     TrajectoryWriter,
     split_sampled_text,
 )
-from swift_thyme.sampling.settings import SamplingSettings
-from swift_thyme.trajectory import Limits, Trajectory, TrajectorySummary, TurnOutcome
+from swift_thyme.inference.engine import Conversation, Engine, Sampling
+from swift_thyme.inference.task import Task
+from swift_thyme.sampling.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from swift_thyme.sandbox import ExecutionResult, ReturnedImage, SandboxPool, SandboxSession
@@ -68,7 +73,7 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a finished turn; see :class:`swift_thyme.records.Segment`."""
+    """A piece of a finished turn; see :class:`swift_thyme.core.trajectory_files.Segment`."""
 
     kind: SegmentKind
     text: str

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swift_thyme.errors import EngineError, SettingsError
+from swift_thyme.core.errors import EngineError, SettingsError
+from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.task import default_system_prompt
-from swift_thyme.o3 import DEFAULT_MAX_IMAGES, VLLM_HOOK
-from swift_thyme.sampling.settings import SamplingSettings
+from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = ["ENGINES", "ModelSettings", "describe", "open_engine", "system_prompt"]
 
@@ -247,16 +247,16 @@ def _find(settings: ModelSettings) -> _Found:
     template = settings.template or config.get(_TESTBED_KEY) or saved.get("template")
     max_pixels = settings.max_pixels or saved.get("max_pixels")
     if template == "thyme_tiny":
-        from swift_thyme.testbed import template as tiny
+        from swift_thyme.host import tiny_template as tiny
 
-        tiny.register()
+        tiny.add_template()
     return _Found(folder, model_type, template, max_pixels)
 
 
 def _template(processor: Any, found: _Found) -> Any:
     from swift.template import get_template
 
-    from swift_thyme.host_template import install_image_accounting
+    from swift_thyme.host.template_images import install_image_accounting
 
     install_image_accounting()
     template = get_template(processor, template_type=found.template, max_pixels=found.max_pixels)
@@ -285,8 +285,8 @@ def _total_tokens(settings: ModelSettings, model_info: Any) -> int:
 def _open_transformers(settings: ModelSettings) -> Engine:
     from swift.model import get_model_processor
 
+    from swift_thyme.host.transformers_hook import install_sampling_hook
     from swift_thyme.inference.hf_engine import TransformersEngine
-    from swift_thyme.sampling.hf_hook import install_sampling_hook
 
     found = _find(settings)
     install_sampling_hook(_sampling(settings))
@@ -311,7 +311,7 @@ def _open_vllm(settings: ModelSettings) -> Engine:
     from swift.infer_engine import VllmEngine as HostEngine
     from swift.model import get_processor
 
-    from swift_thyme.inference.orphans import OrphanGuard
+    from swift_thyme.inference.engine_guard import OrphanGuard
     from swift_thyme.inference.vllm_engine import VllmEngine
     from swift_thyme.sandbox.processes import descendants
 

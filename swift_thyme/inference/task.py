@@ -9,8 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from swift_thyme.inference.images import PromptImage
-from swift_thyme.protocol import build_text_prompt, build_user_prompt
+from swift_thyme.core.protocol import build_text_prompt, build_user_prompt
+from swift_thyme.inference.prompt_images import PromptImage
 
 __all__ = ["Task", "default_system_prompt", "make_task", "plain_text"]
 
@@ -50,7 +50,7 @@ class Task:
 @cache
 def default_system_prompt() -> str:
     """Return the system prompt of ``scripts/prompt.txt``, without its final line break."""
-    package = files("swift_thyme.inference")
+    package = files("swift_thyme.core")
     return package.joinpath("system_prompt.txt").read_text("utf-8").strip()
 
 

@@ -11,12 +11,12 @@ import itertools
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from swift_thyme.errors import EngineError
+from swift_thyme.core.errors import EngineError
+from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.inference.conversation import ConversationState
 from swift_thyme.inference.engine import Chunk, Sampling
-from swift_thyme.inference.orphans import OrphanGuard
+from swift_thyme.inference.engine_guard import OrphanGuard
 from swift_thyme.inference.task import Task
-from swift_thyme.protocol import STOP_STRINGS
 
 __all__ = ["VllmEngine"]
 

@@ -20,16 +20,14 @@ from __future__ import annotations
 
 import re
 
-from swift_thyme.protocol import remove_sandbox_outputs
+from swift_thyme.core.protocol import remove_sandbox_outputs
 
-__all__ = ["follows_format", "reasoning"]
+__all__ = ["follows_format"]
 
 _END_TOKENS = re.compile(r"(?:\s*<\|(?:im_end|endoftext|eot_id|end)\|>)+\s*\Z")
 _CODE_TAG = re.compile(r"<(/?)code>", re.IGNORECASE)
 _ANY_TAG = re.compile(r"</?(?:think|code|sandbox_output|answer)>", re.IGNORECASE)
 _SHAPE = re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL | re.IGNORECASE)
-_THINK_CLOSE = re.compile(r"</think>|<answer>", re.IGNORECASE)
-_THINK_OPEN = re.compile(r"<think>", re.IGNORECASE)
 
 _CODE_MARK = "\x00"
 
@@ -68,17 +66,3 @@ def follows_format(completion: str) -> bool:
     if _ANY_TAG.search(think) or _ANY_TAG.search(answer):
         return False
     return bool(think.strip()) and bool(answer.strip()) and _CODE_MARK not in answer
-
-
-def reasoning(completion: str) -> str:
-    """Return the thinking as prose: without tags, code and sandbox outputs.
-
-    Works on completions that break the format too: the thinking then is what stands before the
-    first ``</think>`` or ``<answer>``.
-    """
-    own = remove_sandbox_outputs(completion)
-    plain = re.sub(r"<code>.*?(?:</code>|\Z)", " ", own, flags=re.IGNORECASE | re.DOTALL)
-    opened = _THINK_OPEN.search(plain)
-    if opened is not None:
-        plain = plain[opened.end() :]
-    return _THINK_CLOSE.split(plain, maxsplit=1)[0].strip()

@@ -26,12 +26,12 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from swift_thyme.errors import JudgeError
+from swift_thyme.core.errors import JudgeError
 from swift_thyme.rewards.endpoints import Endpoint
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import JudgeQuestion
 from swift_thyme.rewards.replies import parse_reply
-from swift_thyme.rewards.settings import JudgeSettings
+from swift_thyme.rewards.reward_settings import JudgeSettings
 
 __all__ = ["Judge", "JudgeSession"]
 

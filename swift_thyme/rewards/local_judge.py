@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from swift_thyme.rewards.text import normalise
+from swift_thyme.answers.wording import normalise
 
 __all__ = ["Fault", "LocalJudge", "Reply", "compare_texts", "main", "prompt_part"]
 

@@ -23,11 +23,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from swift_thyme.errors import DataError
-from swift_thyme.protocol import code_blocks
-from swift_thyme.rewards.images import to_data_url
-from swift_thyme.rewards.samples import Sample
-from swift_thyme.rewards.settings import JudgeSettings
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import code_blocks
+from swift_thyme.core.samples import Sample
+from swift_thyme.rewards.judge_images import to_data_url
+from swift_thyme.rewards.reward_settings import JudgeSettings
 
 __all__ = [
     "JudgeQuestion",

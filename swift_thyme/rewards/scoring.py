@@ -17,9 +17,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from swift_thyme.protocol import code_blocks
+from swift_thyme.answers.maths import MathsChecker
+from swift_thyme.answers.rules import answer_is_concluded, match_answer
+from swift_thyme.answers.verdict import Verdict
+from swift_thyme.core.protocol import code_blocks
+from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.judge import Judge, JudgeSession
-from swift_thyme.rewards.maths import MathsChecker
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import (
     JudgeQuestion,
@@ -29,10 +32,7 @@ from swift_thyme.rewards.questions import (
     ask_code_process,
     ask_consistency,
 )
-from swift_thyme.rewards.rules import answer_is_concluded, match_answer
-from swift_thyme.rewards.samples import Sample
-from swift_thyme.rewards.settings import RewardSettings
-from swift_thyme.rewards.verdict import Verdict
+from swift_thyme.rewards.reward_settings import RewardSettings
 
 __all__ = ["RewardScorer", "RewardStep", "executed_share"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from swift_thyme.protocol import CODE_CLOSE, CODE_OPEN, OUTPUT_CLOSE, OUTPUT_OPEN
+from swift_thyme.core.protocol import CODE_CLOSE, CODE_OPEN, OUTPUT_CLOSE, OUTPUT_OPEN
 
 __all__ = ["CodeSpan", "TokenTexts", "assistant_turn"]
 

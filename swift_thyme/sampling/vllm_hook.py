@@ -20,10 +20,10 @@ from vllm.v1.sample.logits_processor import (  # noqa: TID253 - an engine adapte
     MoveDirectionality,
 )
 
-from swift_thyme.errors import SettingsError
+from swift_thyme.core.errors import SettingsError
 from swift_thyme.sampling.logits import LogitsEditor, RowEdits
-from swift_thyme.sampling.row import SampledRow
-from swift_thyme.sampling.settings import SamplingSettings
+from swift_thyme.sampling.sampled_sequence import SampledRow
+from swift_thyme.sampling.sampling_settings import SamplingSettings
 from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:

@@ -15,16 +15,16 @@ Typical use::
         await session.close()
 """
 
-from swift_thyme.errors import SandboxUnavailableError
-from swift_thyme.sandbox.observation import Observation, render_observation
-from swift_thyme.sandbox.pool import SandboxPool, SandboxSession
-from swift_thyme.sandbox.result import (
+from swift_thyme.core.errors import SandboxUnavailableError
+from swift_thyme.core.execution import (
     ExecutionResult,
     ExecutionStatus,
     InputImage,
     ReturnedImage,
 )
-from swift_thyme.sandbox.settings import SandboxSettings
+from swift_thyme.core.observation import Observation, render_observation
+from swift_thyme.sandbox.pool import SandboxPool, SandboxSession
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 
 __all__ = [
     "SandboxPool",

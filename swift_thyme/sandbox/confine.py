@@ -11,7 +11,7 @@ import resource
 import signal
 
 from swift_thyme.sandbox import landlock, linux, seccomp
-from swift_thyme.sandbox.config import Confinement, SessionConfig
+from swift_thyme.sandbox.session_config import Confinement, SessionConfig
 
 __all__ = [
     "close_descriptors",

@@ -22,11 +22,11 @@ import warnings
 from typing import Any, NamedTuple, NoReturn
 
 from swift_thyme.sandbox import linux
-from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import close_descriptors, confine_encoder
 from swift_thyme.sandbox.files import FileView
+from swift_thyme.sandbox.frames import FrameReader, pack
 from swift_thyme.sandbox.output import Hints, find_paths
-from swift_thyme.sandbox.wire import FrameReader, pack
+from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
 
 __all__ = [
     "MAX_ASPECT_RATIO",

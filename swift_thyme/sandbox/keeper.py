@@ -16,12 +16,12 @@ import socket
 from typing import Any, NoReturn
 
 from swift_thyme.sandbox import linux, rootfs
-from swift_thyme.sandbox.config import SessionConfig
 from swift_thyme.sandbox.confine import close_descriptors
 from swift_thyme.sandbox.encoder import encoder_main
 from swift_thyme.sandbox.files import FileKeeper
 from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.runner import runner_main
+from swift_thyme.sandbox.session_config import SessionConfig
 
 __all__ = ["KeeperPipes", "keeper_main"]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from swift_thyme.sandbox import landlock, linux, rootfs, seccomp
-from swift_thyme.sandbox.config import Confinement
-from swift_thyme.sandbox.environment import package_root, worker_environment
-from swift_thyme.sandbox.settings import SandboxSettings
+from swift_thyme.sandbox.process_environment import worker_environment
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.session_config import Confinement
 
 __all__ = ["Layer", "confinement_from", "probe_here", "probe_layers"]
 
@@ -269,13 +269,13 @@ def probe_layers(settings: SandboxSettings | None = None) -> tuple[Layer, ...]:
     program = (
         "import json,sys\n"
         "from swift_thyme.sandbox.layers import probe_here\n"
-        "from swift_thyme.sandbox.settings import SandboxSettings\n"
+        "from swift_thyme.sandbox.sandbox_settings import SandboxSettings\n"
         "print(json.dumps(probe_here(SandboxSettings(disable=tuple(sys.argv[1:])))))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *settings.disable],
         env=worker_environment(),
-        cwd=package_root(),
+        cwd="/",
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

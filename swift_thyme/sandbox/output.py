@@ -8,10 +8,10 @@ import sys
 from collections import deque
 from typing import Any, NamedTuple
 
-from swift_thyme.sandbox.config import ImageInfo, SessionConfig
+from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.sandbox.repair import REPAIR_NAMES
-from swift_thyme.sandbox.result import ExecutionStatus
 from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER
+from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
 
 __all__ = [
     "MAX_EVENTS",

@@ -36,16 +36,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from swift_thyme.errors import SandboxUnavailableError
-from swift_thyme.sandbox.environment import package_root, worker_environment
-from swift_thyme.sandbox.result import (
+from swift_thyme.core.errors import SandboxUnavailableError
+from swift_thyme.core.execution import (
     ExecutionResult,
     ExecutionStatus,
     InputImage,
     ReturnedImage,
 )
-from swift_thyme.sandbox.settings import SandboxSettings, local_rank
-from swift_thyme.sandbox.wire import Frame, FrameReader, Inbox, WireError, pack
+from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox, WireError, pack
+from swift_thyme.sandbox.process_environment import worker_environment
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings, local_rank
 
 __all__ = ["SandboxPool", "SandboxSession"]
 
@@ -162,6 +162,19 @@ class SandboxPool:
             SandboxUnavailableError: A worker cannot start; the message says why.
         """
         self._running().start_all().result()
+
+    async def check(self) -> None:
+        """Run a program, to know that programs run.
+
+        Raises:
+            SandboxUnavailableError: It does not run; the message says why.
+        """
+        async with await self.open() as session:
+            result = await session.run("print(1 + 1)")
+        if result.stdout != "2\n":
+            raise SandboxUnavailableError(
+                f"print(1 + 1) ended with {result.status} in the sandbox: {result.error}"
+            )
 
     def close(self) -> None:
         """End all workers and sessions; may be called twice."""
@@ -509,7 +522,7 @@ class _Engine:
                     str(other.fileno()),
                 ],
                 env=worker_environment(),
-                cwd=package_root(),
+                cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

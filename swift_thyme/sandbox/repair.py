@@ -25,9 +25,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from swift_thyme.sandbox.boxes import fix_box
-from swift_thyme.sandbox.config import ImageInfo
-from swift_thyme.sandbox.known import KnownValues, Picture
+from swift_thyme.sandbox.crop_boxes import fix_box
+from swift_thyme.sandbox.literal_values import KnownValues, Picture
+from swift_thyme.sandbox.session_config import ImageInfo
 
 __all__ = ["REPAIR_NAMES", "RepairedCode", "preset_names", "repair_code"]
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from swift_thyme.protocol import OUTPUT_DIR
+from swift_thyme.core.protocol import OUTPUT_DIR
 from swift_thyme.sandbox import linux
 
 __all__ = ["PrivateFolders", "attach_image", "build", "readable_paths", "seal"]

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
-from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
 from swift_thyme.sandbox.output import MAX_EVENTS
+from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
 
 __all__ = ["BLOCK_NAME", "MAX_REPORT_BYTES", "rehearse", "runner_main"]
 

@@ -17,10 +17,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.channel import Channel, Closed
-from swift_thyme.sandbox.config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.files import disk_use
+from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox, WireError, pack
 from swift_thyme.sandbox.keeper import KeeperPipes, keeper_main
 from swift_thyme.sandbox.layers import NAMESPACE_FLAGS, write_maps
 from swift_thyme.sandbox.output import (
@@ -40,9 +41,8 @@ from swift_thyme.sandbox.processes import (
     resident_bytes,
     thread_count,
 )
-from swift_thyme.sandbox.result import ExecutionStatus
 from swift_thyme.sandbox.runner import MAX_REQUEST_BYTES
-from swift_thyme.sandbox.wire import Frame, FrameReader, Inbox, WireError, pack
+from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
 
 __all__ = ["BlockReply", "Session", "SessionLost"]
 

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from swift_thyme.sandbox.boxes import fix_box
-from swift_thyme.sandbox.config import ImageInfo
+from swift_thyme.sandbox.crop_boxes import fix_box
 from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER, PrivateFolders
+from swift_thyme.sandbox.session_config import ImageInfo
 
 __all__ = ["Recorder", "install", "start"]
 

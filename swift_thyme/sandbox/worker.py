@@ -27,16 +27,16 @@ from typing import Any
 
 from swift_thyme.sandbox import layers as layer_probe
 from swift_thyme.sandbox import linux, rootfs, shims
-from swift_thyme.sandbox.config import Confinement, ImageInfo, SessionConfig
 from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
 from swift_thyme.sandbox.encoder import prepare_encoders
-from swift_thyme.sandbox.environment import session_environment
-from swift_thyme.sandbox.frozen import freeze_memory, written_ranges
+from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox, WireError, pack
+from swift_thyme.sandbox.memory_image import freeze_memory, written_ranges
+from swift_thyme.sandbox.process_environment import hide_package_folder, session_environment
 from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.runner import rehearse
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session import Session, SessionLost
-from swift_thyme.sandbox.settings import SandboxSettings
-from swift_thyme.sandbox.wire import Frame, FrameReader, Inbox, WireError, pack
+from swift_thyme.sandbox.session_config import Confinement, ImageInfo, SessionConfig
 
 __all__ = ["main"]
 
@@ -63,7 +63,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a session takes four descriptors
     settings = _read_settings(connection)
-    sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
+    hide_package_folder()
     try:
         found = layer_probe.probe_here(settings)
         missing = [layer for layer in found if not layer.on and layer.required]

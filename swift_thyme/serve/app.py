@@ -18,9 +18,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from swift_thyme.errors import DataError, SandboxUnavailableError, ThymeError
+from swift_thyme.core.errors import DataError, SandboxUnavailableError, ThymeError
+from swift_thyme.core.trajectory import EndReason
 from swift_thyme.inference.engine import Engine
-from swift_thyme.inference.images import ImageLimits
 from swift_thyme.inference.loop import (
     Event,
     FinishedTrajectory,
@@ -29,10 +29,10 @@ from swift_thyme.inference.loop import (
     TextEvent,
     run_trajectory,
 )
+from swift_thyme.inference.prompt_images import ImageLimits
 from swift_thyme.sandbox import SandboxPool
 from swift_thyme.serve.replies import ReplyWriter, error_body
 from swift_thyme.serve.requests import ChatRequest, RequestError, parse_request
-from swift_thyme.trajectory import EndReason
 
 __all__ = ["ServeSettings", "make_app"]
 

@@ -11,11 +11,11 @@ import json
 import time
 from typing import Any, NamedTuple
 
+from swift_thyme.core.protocol import ANSWER_CLOSE, ANSWER_OPEN
+from swift_thyme.core.trajectory import EndReason
 from swift_thyme.inference.loop import FinishedTrajectory, ObservationEvent, Piece, TextEvent
-from swift_thyme.protocol import ANSWER_CLOSE, ANSWER_OPEN
 from swift_thyme.sampling.code_span import CodeSpan
 from swift_thyme.serve.requests import ChatRequest
-from swift_thyme.trajectory import EndReason
 
 __all__ = ["AnswerSplitter", "ReplyWriter", "error_body", "finish_reason"]
 

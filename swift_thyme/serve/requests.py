@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swift_thyme.errors import DataError
+from swift_thyme.core.errors import DataError
 from swift_thyme.inference.engine import Sampling
-from swift_thyme.inference.images import ImageLimits, PromptImage, read_image
 from swift_thyme.inference.loop import LoopSettings
+from swift_thyme.inference.prompt_images import ImageLimits, PromptImage, read_image
 from swift_thyme.inference.task import Task, make_task, plain_text
 
 __all__ = ["ChatRequest", "RequestError", "parse_request"]

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from swift_thyme.errors import DataError
-from swift_thyme.protocol import (
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
     CODE_CLOSE,

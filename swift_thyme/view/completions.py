@@ -12,10 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swift_thyme.errors import DataError
-from swift_thyme.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
-from swift_thyme.records import Segment, SegmentKind, TrajectoryRecord, split_sampled_text
-from swift_thyme.rewards.samples import read_samples
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
+from swift_thyme.core.samples import read_samples
+from swift_thyme.core.trajectory_files import (
+    Segment,
+    SegmentKind,
+    TrajectoryRecord,
+    split_sampled_text,
+)
 
 __all__ = ["is_completions_line", "read_completions", "split_completion"]
 

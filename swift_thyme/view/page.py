@@ -14,11 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swift_thyme.errors import DataError
-from swift_thyme.protocol import code_blocks
-from swift_thyme.records import ImageRef, Segment, SegmentKind, TrajectoryRecord
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import code_blocks
+from swift_thyme.core.trajectory_files import ImageRef, Segment, SegmentKind, TrajectoryRecord
+from swift_thyme.view.embedded_pictures import Embedded, embed_all
 from swift_thyme.view.highlight import highlight
-from swift_thyme.view.images import Embedded, embed_all
 from swift_thyme.view.sources import Loaded
 
 __all__ = ["PageReport", "build_page"]

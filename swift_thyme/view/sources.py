@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from swift_thyme.errors import DataError
-from swift_thyme.records import TrajectoryRecord, read_trajectories, trajectory_files
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories, trajectory_files
 from swift_thyme.view.completions import is_completions_line, read_completions
 
 __all__ = ["Loaded", "load"]

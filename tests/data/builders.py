@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from swift_thyme.data import JobOptions, run_job
-from swift_thyme.data.report import Report
+from swift_thyme.data.conversion_report import Report
 
 QUESTION = '<image>\nq?\nUser Image Path: "/data/a.jpg"\nUser Image Size: "200x100"'
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from swift_thyme.core.errors import SandboxUnavailableError, SettingsError
 from swift_thyme.data import JobOptions, run_job
-from swift_thyme.errors import SandboxUnavailableError, SettingsError
 from tests.data.builders import make_picture, rejections, run, sft_row, write_jsonl
 
 SAVE = (

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+from faulty_data import FAULTS
 
+from swift_thyme.core.errors import DataError, SettingsError, ThymeError
 from swift_thyme.data import JobOptions, run_job
-from swift_thyme.errors import DataError, SettingsError, ThymeError
-from swift_thyme.testbed.published import FAULTS
 from tests.conftest import python_program, run_program
 from tests.data.builders import (
     make_picture,
@@ -168,7 +168,7 @@ def test_an_output_folder_that_prompts_cannot_quote_is_refused(tmp_path: Path) -
 def test_the_command_prints_the_report_and_one_line_for_an_error(tmp_path: Path) -> None:
     make_picture(tmp_path)
     source = write_jsonl(tmp_path / "c.jsonl", [sft_row(ONE), {"question": "q"}])
-    command = python_program("-m", "swift_thyme.cli", "data", "sft")
+    command = python_program("-m", "swift_thyme.commands.main", "data", "sft")
     good = run_program([*command, str(source), "--out", str(tmp_path / "out")])
     assert good.returncode == 0, good.stderr
     assert "2 rows: 1 kept (50.0 %), 1 rejected" in good.stdout

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_data import PICTURE_KINDS, picture_bytes
 from PIL import Image
 
 from swift_thyme.data.pictures import ImageStore, normalise, raw_bytes
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.testbed.published import PICTURE_KINDS, picture_bytes
 
 MAX_PIXELS = 1e8
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from swift_thyme.core.protocol import build_user_prompt, parse_user_prompt
 from swift_thyme.data import JobOptions, run_job
-from swift_thyme.protocol import build_user_prompt, parse_user_prompt
 from tests.conftest import ROOT, python_program, run_program
 from tests.data.builders import make_picture, read_jsonl, rejections, run, write_jsonl
 
@@ -126,7 +126,7 @@ def test_the_command_takes_the_system_prompt_from_a_file(
     )
     argv = ["data", "rl", str(source), "--out", str(tmp_path / "out")]
     argv += ["--system", system] if system else []
-    job = run_program(python_program("-m", "swift_thyme.cli", *argv))
+    job = run_program(python_program("-m", "swift_thyme.commands.main", *argv))
     assert job.returncode == 0, job.stderr
     (row,) = read_jsonl(tmp_path / "out" / "t.rl.jsonl")
     roles = {message["role"]: message["content"] for message in row["messages"]}

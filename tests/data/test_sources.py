@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.core.errors import DataError
 from swift_thyme.data.reasons import Reason
 from swift_thyme.data.sources import Source, find_sources, open_reader, plan_shards
-from swift_thyme.errors import DataError
 
 COLUMNS = ("image", "question", "response")
 

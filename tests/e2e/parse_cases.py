@@ -12,7 +12,7 @@ import traceback
 from swift.arguments import InferArguments, RLHFArguments, RolloutArguments, SftArguments
 from swift.utils import parse_args
 
-from swift_thyme import o3
+from swift_thyme.host import flag as o3
 
 CLASSES = {
     "rlhf": RLHFArguments,

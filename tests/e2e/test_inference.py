@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from swift_thyme.records import read_trajectories
+from swift_thyme.core.trajectory_files import read_trajectories
 from swift_thyme.testbed.data import QUESTION
 from swift_thyme.testbed.tsv import TsvPaths, make_tsvs
 from tests.conftest import ROOT, TINY_MODEL, cpu_environment, python_program, run_program
 
-THYME = ("-m", "swift_thyme.cli")
+THYME = ("-m", "swift_thyme.commands.main")
 MODEL = ("--model", str(TINY_MODEL), "--max-model-len", "1024")
 
 

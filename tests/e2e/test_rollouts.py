@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from swift_thyme.keep import IMAGE_TOKENS
-from swift_thyme.records import SegmentKind, read_trajectories
+from swift_thyme.core.trajectory_files import SegmentKind, read_trajectories
+from swift_thyme.host.kept_rollouts import IMAGE_TOKENS
 from swift_thyme.view.page import build_page
 from swift_thyme.view.sources import load
 from tests.view.chromium import Page

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.answers.verdict import Verdict
 from swift_thyme.evaluation.items import PromptStyle, show
 from swift_thyme.evaluation.matching import match
 from swift_thyme.evaluation.statistics import bootstrap_mean
 from swift_thyme.evaluation.tsv import Item, read_tsv
-from swift_thyme.rewards.verdict import Verdict
 
 from .builders import row, write_tsv
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from swift_thyme.errors import DataError, EngineError, SettingsError
+from swift_thyme.core.errors import DataError, EngineError, SettingsError
 from swift_thyme.evaluation.judging import judge_undecided
-from swift_thyme.evaluation.report import build_report, outcomes
+from swift_thyme.evaluation.results import build_report, outcomes
 from swift_thyme.evaluation.run import Arm, EvalSettings, Evaluation, Job
 from swift_thyme.evaluation.tsv import read_tsv
 from swift_thyme.evaluation.vlmeval_files import write_predictions

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from swift_thyme.errors import DataError
+from swift_thyme.core.errors import DataError
 from swift_thyme.evaluation.tsv import read_tsv
 from swift_thyme.testbed.tsv import make_tsvs
 from tests.inference.builders import image_bytes

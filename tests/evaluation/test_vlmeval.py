@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from swift_thyme.errors import EngineError
+from swift_thyme.core.errors import EngineError
 from swift_thyme.sandbox import SandboxPool, SandboxSettings
 from tests.inference.builders import image_bytes
 from tests.inference.test_loop import ANSWER, CROP

@@ -12,8 +12,8 @@ import httpx
 from PIL import Image
 
 from swift_thyme.inference.endpoint import EndpointEngine, connect
-from swift_thyme.inference.images import PromptImage, read_image
 from swift_thyme.inference.model import ModelSettings
+from swift_thyme.inference.prompt_images import PromptImage, read_image
 
 URL = "http://server.test/v1"
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from swift_thyme.inference.engine import Sampling
-from swift_thyme.inference.images import read_image
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
 from swift_thyme.inference.model import ModelSettings, _open_transformers, system_prompt
+from swift_thyme.inference.prompt_images import read_image
 from swift_thyme.inference.task import Task, make_task
 from swift_thyme.sandbox import SandboxPool
 from swift_thyme.testbed.data import QUESTION, SYSTEM_PROMPT, picture_rng

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from swift_thyme.errors import DataError, EngineError
+from swift_thyme.core.errors import DataError, EngineError
+from swift_thyme.core.trajectory import EndReason
+from swift_thyme.core.trajectory_files import SegmentKind, TrajectoryWriter, read_trajectories
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.loop import (
     NO_TOOL_ERROR,
@@ -20,9 +22,7 @@ from swift_thyme.inference.loop import (
     run_trajectory,
 )
 from swift_thyme.inference.task import make_task
-from swift_thyme.records import SegmentKind, TrajectoryWriter, read_trajectories
 from swift_thyme.sandbox import SandboxPool, SandboxSettings
-from swift_thyme.trajectory import EndReason
 
 from .builders import ScriptedServer, prompt_image
 

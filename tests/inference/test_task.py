@@ -1,7 +1,7 @@
 """Prompts: the published format, several images, none, and questions that look like markup."""
 
+from swift_thyme.core.protocol import IMAGE_TAG, build_user_prompt, parse_user_prompt
 from swift_thyme.inference.task import default_system_prompt, make_task
-from swift_thyme.protocol import IMAGE_TAG, build_user_prompt, parse_user_prompt
 from tests.conftest import ROOT
 
 from .builders import prompt_image

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from swift_thyme.rewards.samples import Sample
+from swift_thyme.core.samples import Sample
+from swift_thyme.rewards.reward_settings import JudgeSettings, RewardSettings
 from swift_thyme.rewards.scoring import RewardScorer
-from swift_thyme.rewards.settings import JudgeSettings, RewardSettings
 
 
 def completion(answer: str, reasoning: str = "It is what it is.") -> str:

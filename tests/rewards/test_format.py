@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from swift_thyme.rewards.format import follows_format, reasoning
+from swift_thyme.core.protocol import reasoning
+from swift_thyme.rewards.format import follows_format
 
 CODE = "<code>\n```python\nprint(1)\n```\n</code><sandbox_output>1</sandbox_output>"
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.local_judge import LocalJudge, compare_texts, prompt_part, user_text
-from swift_thyme.rewards.samples import Sample
 
 from .builders import answer_scores, make_scorer
 

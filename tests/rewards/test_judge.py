@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from swift_thyme.errors import JudgeError
+from swift_thyme.core.errors import JudgeError
+from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.local_judge import Fault, LocalJudge, prompt_part
-from swift_thyme.rewards.samples import Sample
 
 from .builders import answer_scores, make_sample, make_scorer
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from swift_thyme.errors import DataError
-from swift_thyme.rewards.images import to_data_url
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.samples import Sample
+from swift_thyme.rewards.judge_images import to_data_url
 from swift_thyme.rewards.local_judge import prompt_part, user_text
 from swift_thyme.rewards.questions import (
     JudgeQuestion,
@@ -22,8 +23,7 @@ from swift_thyme.rewards.questions import (
     ask_consistency,
     defuse,
 )
-from swift_thyme.rewards.samples import Sample
-from swift_thyme.rewards.settings import JudgeSettings
+from swift_thyme.rewards.reward_settings import JudgeSettings
 
 LIMITS = JudgeSettings()
 COMPLETION = (

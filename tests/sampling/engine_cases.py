@@ -22,12 +22,13 @@ import torch
 from swift.infer_engine import RequestConfig, TransformersEngine
 from swift.template import Template
 
-from swift_thyme.host_template import install_image_accounting
+from swift_thyme.host import cpu_vllm
+from swift_thyme.host import tiny_template as template
+from swift_thyme.host.template_images import install_image_accounting
+from swift_thyme.host.transformers_hook import install_sampling_hook
 from swift_thyme.sampling.code_span import CodeSpan
-from swift_thyme.sampling.hf_hook import install_sampling_hook
-from swift_thyme.sampling.settings import SamplingSettings
+from swift_thyme.sampling.sampling_settings import SamplingSettings
 from swift_thyme.sampling.tokens import HookTokens
-from swift_thyme.testbed import cpu_vllm, template
 from tests.conftest import TINY_MODEL
 from tests.sampling.scripts import SCRIPTS, script_of
 
@@ -47,7 +48,7 @@ class Sampler:
 
     def __init__(self, engine: str) -> None:
         install_image_accounting()
-        template.register()
+        template.add_template()
         cpu_vllm.keep_plain_weights()
         common = {"model_type": "qwen2_5_vl", "torch_dtype": torch.float32}
         self.reference = TransformersEngine(

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from swift_thyme.protocol import has_open_code_block
+from swift_thyme.core.protocol import has_open_code_block
 from swift_thyme.sampling.code_span import CodeSpan, TokenTexts, assistant_turn
 
 TEXT = (

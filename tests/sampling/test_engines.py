@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from swift_thyme.o3 import VLLM_HOOK
-from swift_thyme.sampling.repetition import CHECK_EVERY, repetition_end
+from swift_thyme.core.repetition import CHECK_EVERY, repetition_end
+from swift_thyme.sampling.sampling_settings import VLLM_HOOK
 from tests.conftest import python_program, run_program
 from tests.sampling.scripts import SCRIPTS
 

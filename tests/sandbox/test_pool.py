@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swift_thyme.errors import SandboxUnavailableError, SettingsError
-from swift_thyme.protocol import OUTPUT_DIR
+from swift_thyme.core.errors import SandboxUnavailableError, SettingsError
+from swift_thyme.core.protocol import OUTPUT_DIR
 from swift_thyme.sandbox import (
     ExecutionStatus,
     SandboxPool,
@@ -27,7 +27,7 @@ from swift_thyme.sandbox import (
     render_observation,
 )
 from swift_thyme.sandbox.pool import _Worker
-from swift_thyme.sandbox.settings import DISABLEABLE_LAYERS
+from swift_thyme.sandbox.sandbox_settings import DISABLEABLE_LAYERS
 from tests.conftest import ROOT
 from tests.sandbox.conftest import small_settings
 

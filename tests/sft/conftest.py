@@ -19,14 +19,13 @@ def make_template(processor: Any) -> Any:
 def templates() -> dict[str, Any]:
     from swift.model import get_model_processor
 
-    from swift_thyme.host_template import install_image_accounting
-    from swift_thyme.sft import loss_scale
-    from swift_thyme.testbed import template as tiny_template
+    from swift_thyme.host import loss_scale, tiny_template
+    from swift_thyme.host.template_images import install_image_accounting
     from tests.conftest import TINY_MODEL
 
     install_image_accounting()
-    tiny_template.register()
-    loss_scale.register()
+    tiny_template.add_template()
+    loss_scale.add_loss_scale()
     _, processor = get_model_processor(
         str(TINY_MODEL), load_model=False, model_type="qwen2_5_vl", use_hf=True
     )

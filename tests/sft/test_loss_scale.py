@@ -12,8 +12,8 @@ from PIL import Image
 
 from swift_thyme.testbed.data import demonstration_code
 from swift_thyme.testbed.task import Box
+from tests.host.test_scheduler import make_choice, make_request, make_scheduler, take_turn
 from tests.sft.rows import ROWS, TOKENS
-from tests.test_scheduler import make_choice, make_request, make_scheduler, take_turn
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # importing ms-swift warns about its own dependencies
@@ -114,8 +114,8 @@ def rollout_ids(template: Any, row: list[str], picture: str) -> list[int]:
     """Encode a rollout of the row's pieces the way the GRPO trainer does."""
     from swift.rlhf_trainers.utils import replace_assistant_response_with_ids
 
+    from swift_thyme.host.scheduler import TemplateCodec
     from swift_thyme.sandbox import Observation, ReturnedImage
-    from swift_thyme.scheduler import TemplateCodec
 
     sample = training_row(text_of(row), picture)
     codec = TemplateCodec(template, sample["messages"][:1], sample["images"][:1])
@@ -149,7 +149,7 @@ def test_without_borders_tokens_would_merge_across_the_tags(
     templates: dict[str, Any], picture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without this the tokenizer of the other tests could not show a wrong border."""
-    from swift_thyme.sft.loss_scale import ThymeLossScale
+    from swift_thyme.host.loss_scale import ThymeLossScale
 
     template = templates["merging"]
     with_borders = ThymeLossScale.get_loss_scale

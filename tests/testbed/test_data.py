@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swift_thyme.errors import DataError
-from swift_thyme.protocol import (
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import (
     IMAGE_TAG,
     OUTPUT_DIR,
     code_blocks,

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from swift_thyme.protocol import PROTOCOL_TAGS, build_user_prompt
+from swift_thyme.core.protocol import PROTOCOL_TAGS, build_user_prompt
 from swift_thyme.testbed import MODEL_DIR
 from swift_thyme.testbed.data import QUESTION, SYSTEM_PROMPT, demonstration
 from swift_thyme.testbed.task import Box
@@ -89,11 +89,11 @@ def test_the_template_encodes_a_demonstration_with_both_images_and_their_tokens(
     pytest.importorskip("swift")
     from swift import get_processor, get_template
 
+    from swift_thyme.host.tiny_template import TEMPLATE_NAME, TinyTemplate, add_template
     from swift_thyme.testbed.data import make_dataset
-    from swift_thyme.testbed.template import TEMPLATE_NAME, TinyTemplate, register
 
-    register()
-    register()
+    add_template()
+    add_template()
     processor = get_processor(str(MODEL_DIR), model_type="qwen2_5_vl")
     template = get_template(processor, template_type=TEMPLATE_NAME)
     assert isinstance(template, TinyTemplate)

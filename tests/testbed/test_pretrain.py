@@ -4,17 +4,17 @@ import time
 
 import numpy as np
 import pytest
+from tiny_model.picture_views import CHUNK, ViewWorkers, draw_views
 
 from swift_thyme.testbed import MODEL_DIR
 from swift_thyme.testbed.task import GRID, PICTURE_SIZE, VIEW_SIZE, WINDOW_SIZE
-from swift_thyme.testbed.views import CHUNK, ViewWorkers, draw_views
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
 def test_the_batched_forward_pass_computes_what_transformers_computes():
-    from swift_thyme.testbed.pretrain import check_forward
+    from tiny_model.pretrain import check_forward
 
     model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
         MODEL_DIR, dtype=torch.float32
@@ -24,7 +24,7 @@ def test_the_batched_forward_pass_computes_what_transformers_computes():
 
 
 def test_the_patches_are_those_of_the_image_processor():
-    from swift_thyme.testbed.pretrain import to_patches
+    from tiny_model.pretrain import to_patches
 
     views = draw_views((0, 1), 2, 0.0)
     processor = transformers.AutoProcessor.from_pretrained(MODEL_DIR).image_processor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from swift_thyme.records import (
+from swift_thyme.core.trajectory_files import (
     ImageRef,
     Segment,
     SegmentKind,

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from swift_thyme.cli import app
-from swift_thyme.records import TrajectoryWriter
+from swift_thyme.commands.main import app
+from swift_thyme.core.trajectory_files import TrajectoryWriter
+from swift_thyme.view.embedded_pictures import embed_all
 from swift_thyme.view.highlight import highlight
-from swift_thyme.view.images import embed_all
 from swift_thyme.view.page import build_page
 from swift_thyme.view.sources import load
 from tests.view.samples import HOSTILE, make_record, picture, write_folder, write_hostile

@@ -23,7 +23,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            from swift_thyme.testbed import cpu_vllm
+            from swift_thyme.host import cpu_vllm
 
             cpu_vllm.send_without_gpus(module)
 

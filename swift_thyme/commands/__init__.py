@@ -1,0 +1,1 @@
+"""The ``thyme`` command: one module per subcommand, and the options that they share."""

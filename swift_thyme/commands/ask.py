@@ -1,0 +1,204 @@
+"""``thyme ask``: one question, watched as it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import uuid
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from swift_thyme.commands import model_options as options
+from swift_thyme.core.errors import DataError, SandboxUnavailableError
+from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS, EndReason
+from swift_thyme.core.trajectory_files import ImageRef, TrajectoryWriter
+from swift_thyme.inference.engine import Sampling
+from swift_thyme.inference.interrupt import exit_on_interrupt
+from swift_thyme.inference.loop import (
+    DEFAULT_MAX_TOKENS,
+    FinishedTrajectory,
+    LoopSettings,
+    ObservationEvent,
+    TextEvent,
+    run_trajectory,
+)
+from swift_thyme.inference.model import ModelSettings, open_engine, quiet_hosts
+from swift_thyme.inference.prompt_images import PromptImage, read_image
+from swift_thyme.inference.task import Task, make_task
+
+__all__ = ["ask_command", "read_image_files"]
+
+# What a model or its code writes must not drive the terminal.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def read_image_files(paths: Sequence[Path]) -> list[PromptImage]:
+    """Return the images at the paths, in order.
+
+    Raises:
+        DataError: One cannot be read; the message names it.
+    """
+    images = []
+    for index, path in enumerate(paths):
+        try:
+            images.append(read_image(path.read_bytes(), index))
+        except (OSError, DataError) as error:
+            raise DataError(f"--image {path}: {error}") from error
+    return images
+
+
+def ask_command(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image; may be given several times.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Folder that keeps the trajectory and its images."),
+    ] = None,
+    tools: Annotated[bool, typer.Option("--tools/--no-tools", help="Whether code runs.")] = True,
+    model: options.Model = None,
+    engine: options.EngineName = "auto",
+    endpoint: options.Endpoint = None,
+    endpoint_key: options.EndpointKey = None,
+    model_type: options.ModelType = None,
+    template: options.Template = None,
+    dtype: options.Dtype = None,
+    gpu_memory_utilization: options.GpuMemory = 0.9,
+    tensor_parallel_size: options.TensorParallel = 1,
+    engine_kwargs: options.EngineKwargs = None,
+    system: options.System = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    greedy_code: options.GreedyCode = True,
+    seed: options.Seed = 0,
+    max_turns: options.MaxTurns = DEFAULT_MAX_TURNS,
+    max_tokens: options.MaxTokens = DEFAULT_MAX_TOKENS,
+    max_model_len: options.MaxModelLen = None,
+    max_images: options.MaxImages = DEFAULT_MAX_IMAGES,
+    max_pixels: options.MaxPixels = None,
+) -> None:
+    """Ask a model about images; shows its reasoning, code and results as they happen."""
+    quiet_hosts()
+    settings = options.model_settings(
+        engine_kwargs,
+        model=model,
+        engine=engine,
+        endpoint=endpoint,
+        api_key=endpoint_key,
+        model_type=model_type,
+        template=template,
+        dtype=dtype,
+        gpu_memory_utilization=gpu_memory_utilization,
+        tensor_parallel_size=tensor_parallel_size,
+        max_model_len=max_model_len,
+        max_images=max_images,
+        max_pixels=max_pixels,
+        # At temperature 0 all tokens are greedy, and telling code from text is work for nothing.
+        greedy_code=greedy_code and temperature > 0,
+        concurrency=1,
+    )
+    loop_settings = LoopSettings(
+        sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed),
+        max_turns=max_turns,
+        max_tokens=max_tokens,
+        tools=tools,
+    )
+    # Seeded by what is asked, so that the same command gives the same answer.
+    task = make_task(
+        question,
+        read_image_files(image or ()),
+        system=options.read_system(system, settings),
+        task_id="ask",
+    )
+    with exit_on_interrupt():
+        finished = asyncio.run(_ask(settings, task, loop_settings, save))
+    if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
+        raise SandboxUnavailableError("the sandbox failed, see above; the answer is not complete")
+
+
+async def _ask(
+    settings: ModelSettings, task: Task, loop_settings: LoopSettings, save: Path | None
+) -> FinishedTrajectory:
+    from swift_thyme.sandbox import SandboxPool, SandboxSettings
+
+    printer = _Printer(sys.stdout)
+    writer = TrajectoryWriter(save) if save is not None else None
+    pool = SandboxPool(SandboxSettings.from_env()) if loop_settings.tools else None
+    finished: FinishedTrajectory | None = None
+    try:
+        async with open_engine(settings) as engine:
+            events = run_trajectory(engine, task, pool, loop_settings)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, TextEvent):
+                        printer.text(event.text)
+                    elif isinstance(event, ObservationEvent):
+                        refs = []
+                        if writer is not None:
+                            refs = [
+                                writer.add_image(i.data, size=(i.width, i.height))
+                                for i in event.piece.images
+                            ]
+                        printer.observation(event, refs, save)
+                    else:
+                        finished = event
+            assert finished is not None
+            if writer is not None:
+                record = finished.to_record(
+                    writer, id=uuid.uuid4().hex, run=f"ask {engine.model_name}"
+                )
+                writer.write(record, durable=True)
+            printer.end(finished)
+            return finished
+    finally:
+        if pool is not None:
+            await asyncio.to_thread(pool.close)
+        if writer is not None:
+            writer.close()
+
+
+class _Printer:
+    """Writes a trajectory to a terminal, or as plain text to anything else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+
+    def text(self, text: str) -> None:
+        """Write what the model wrote."""
+        self._console.out(_CONTROL.sub("", text), end="")
+
+    def observation(self, event: ObservationEvent, refs: list[ImageRef], save: Path | None) -> None:
+        """Write what a block gave, and where its images are."""
+        piece = event.piece
+        style = "green" if piece.status == "ok" else "yellow"
+        self._console.print(f"[{style}]{escape(_CONTROL.sub('', piece.text))}[/]")
+        for index, image in enumerate(piece.images):
+            where = f", saved as {save / refs[index].file}" if save is not None else ""
+            self._console.print(f"[dim]<image>: {image.width}x{image.height} pixels{where}[/]")
+
+    def end(self, finished: FinishedTrajectory) -> None:
+        """Write the answer and a line of numbers."""
+        summary = finished.summary
+        answer = finished.answer
+        self._console.print()
+        reason = summary.end_reason.value if summary.end_reason else "unknown"
+        if answer is None:
+            self._console.print(f"[bold]no answer[/] ({reason})")
+        else:
+            self._console.print(f"[bold]answer:[/] {escape(_CONTROL.sub('', answer))}")
+        tokens = "?" if finished.sampled_tokens is None else finished.sampled_tokens
+        self._console.print(
+            f"[dim]{reason}; {summary.turns} turns, {summary.blocks_ran} of {summary.blocks} code "
+            f"blocks ran, {summary.images} images returned, {tokens} tokens, "
+            f"{finished.total_s:.1f} s[/]"
+        )

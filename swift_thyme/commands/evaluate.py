@@ -1,0 +1,237 @@
+"""``thyme eval``: TSV files in, a table and files out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from swift_thyme.answers.maths import MathsChecker
+from swift_thyme.commands import model_options as options
+from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
+from swift_thyme.evaluation.items import PromptStyle
+from swift_thyme.evaluation.judging import judge_undecided
+from swift_thyme.evaluation.results import build_report, outcomes, report_table
+from swift_thyme.evaluation.run import Arm, EvalSettings, Evaluation, Job
+from swift_thyme.evaluation.run import Progress as RunProgress
+from swift_thyme.evaluation.tsv import Dataset, read_tsv
+from swift_thyme.evaluation.vlmeval_files import write_predictions
+from swift_thyme.inference.engine import Sampling
+from swift_thyme.inference.interrupt import exit_on_interrupt
+from swift_thyme.inference.loop import DEFAULT_MAX_TOKENS, LoopSettings
+from swift_thyme.inference.model import ModelSettings, describe, open_engine, quiet_hosts
+
+_MATHS_TIMEOUT_S = 2.0
+
+__all__ = ["eval_command"]
+
+
+def eval_command(
+    data: Annotated[
+        list[Path], typer.Option("--data", help="TSV file; may be given several times.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for trajectories and report.")],
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of every item.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="The first items only.")
+    ] = None,
+    tools: Annotated[
+        str, typer.Option("--tools", help="on, off, or both: then answers are compared.")
+    ] = "on",
+    no_tools: Annotated[
+        bool,
+        typer.Option("--no-tools", help="As --tools off; compares with what is in --out already."),
+    ] = False,
+    shuffle: Annotated[
+        bool | None,
+        typer.Option(
+            "--shuffle/--no-shuffle",
+            help="Options in an order of their own for each item and run; default: yes, but for "
+            "files with all rotations (cycle_category).",
+        ),
+    ] = None,
+    prompt: Annotated[
+        PromptStyle,
+        typer.Option(help="Ask with the options, or the question alone (matched by their texts)."),
+    ] = PromptStyle.OPTIONS,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Ask THYME_JUDGE_URLS what rules leave undecided.")
+    ] = False,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="Trajectories at once.")
+    ] = 32,
+    model: options.Model = None,
+    engine: options.EngineName = "auto",
+    endpoint: options.Endpoint = None,
+    endpoint_key: options.EndpointKey = None,
+    model_type: options.ModelType = None,
+    template: options.Template = None,
+    dtype: options.Dtype = None,
+    gpu_memory_utilization: options.GpuMemory = 0.9,
+    tensor_parallel_size: options.TensorParallel = 1,
+    engine_kwargs: options.EngineKwargs = None,
+    system: options.System = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    greedy_code: options.GreedyCode = True,
+    seed: options.Seed = 0,
+    max_turns: options.MaxTurns = DEFAULT_MAX_TURNS,
+    max_tokens: options.MaxTokens = DEFAULT_MAX_TOKENS,
+    max_model_len: options.MaxModelLen = None,
+    max_images: options.MaxImages = DEFAULT_MAX_IMAGES,
+    max_pixels: options.MaxPixels = None,
+) -> None:
+    """Evaluate a model on VLMEvalKit's TSV files; the same command again goes on after a stop.
+
+    Ends with status 1 where trajectories are missing because something failed on our side.
+    """
+    quiet_hosts()
+    if tools not in ("on", "off", "both"):
+        raise SettingsError(f"--tools must be on, off or both, not {tools!r}")
+    arms = [Arm.NO_TOOLS] if no_tools or tools == "off" else [Arm.TOOLS]
+    if tools == "both" and not no_tools:
+        arms = list(Arm)
+    settings = options.model_settings(
+        engine_kwargs,
+        model=model,
+        engine=engine,
+        endpoint=endpoint,
+        api_key=endpoint_key,
+        model_type=model_type,
+        template=template,
+        dtype=dtype,
+        gpu_memory_utilization=gpu_memory_utilization,
+        tensor_parallel_size=tensor_parallel_size,
+        max_model_len=max_model_len,
+        max_images=max_images,
+        max_pixels=max_pixels,
+        # At temperature 0 all tokens are greedy, and telling code from text is work for nothing.
+        greedy_code=greedy_code and temperature > 0,
+        concurrency=concurrency,
+    )
+    loop = LoopSettings(
+        sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed),
+        max_turns=max_turns,
+        max_tokens=max_tokens,
+    )
+    datasets = [read_tsv(path) for path in data]
+    names = [dataset.name for dataset in datasets]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"--data: two files have the same name ({', '.join(names)})")
+    evaluations = [
+        Evaluation(
+            dataset,
+            out / dataset.name if len(datasets) > 1 else out,
+            EvalSettings(
+                system=options.read_system(system, settings),
+                loop=loop,
+                style=prompt,
+                shuffle=not dataset.cyclic if shuffle is None else shuffle,
+                seed=seed,
+            ),
+            describe(settings),
+        )
+        for dataset in datasets
+    ]
+    with exit_on_interrupt():
+        missing = asyncio.run(
+            _evaluate(evaluations, settings, arms, runs, limit, judge, concurrency)
+        )
+    if missing:
+        Console(stderr=True).print(
+            f"[yellow]{missing} trajectories are missing, see above; the same command tries them "
+            "again[/]"
+        )
+        raise typer.Exit(1)
+
+
+async def _evaluate(
+    evaluations: list[Evaluation],
+    settings: ModelSettings,
+    arms: list[Arm],
+    runs: int,
+    limit: int | None,
+    judge: bool,
+    concurrency: int,
+) -> int:
+    """Run what is not done, report everything; return how many trajectories are missing."""
+    plans = [(e, _jobs(e.dataset, arms, runs, limit)) for e in evaluations]
+    todo = [(e, jobs) for e, jobs in plans if any(job.id not in e.records() for job in jobs)]
+    model_name = settings.model or "model"
+    model_name = Path(model_name).name or "model"
+    if todo:
+        await _run(todo, settings, concurrency)
+    missing = 0
+    for evaluation, jobs in plans:
+        done = evaluation.records()
+        # What an earlier call did with or without tools belongs into the comparison.
+        wanted = {job.id for job in jobs}
+        both = _jobs(evaluation.dataset, list(Arm), runs, limit)
+        known = [job for job in both if job.id in wanted or job.id in done]
+        maths = MathsChecker(_MATHS_TIMEOUT_S)
+        try:
+            found = outcomes(evaluation, known, maths)
+        finally:
+            maths.close()
+        if judge:
+            found = await judge_undecided(evaluation.out, found)
+        report = build_report(evaluation, known, found)
+        write_predictions(evaluation.out / "vlmeval", evaluation.dataset, model_name, found)
+        (evaluation.out / "report.json").write_text(
+            json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
+        console = Console()
+        console.print(report_table(report))
+        seconds = report["times"]["seconds_per_item"]
+        if seconds is not None:
+            console.print(
+                f"{seconds:.2f} s per trajectory, waiting for the engine included", highlight=False
+            )
+            console.print(f"interval: {report['interval']}", highlight=False, soft_wrap=True)
+        console.print(f"{evaluation.out / 'report.json'}", highlight=False, soft_wrap=True)
+        missing += sum(job.id not in done for job in jobs)
+    return missing
+
+
+def _jobs(dataset: Dataset, arms: list[Arm], runs: int, limit: int | None) -> list[Job]:
+    items = dataset.items[:limit]
+    return [Job(item, run, arm) for arm in arms for run in range(1, runs + 1) for item in items]
+
+
+async def _run(
+    todo: list[tuple[Evaluation, list[Job]]], settings: ModelSettings, concurrency: int
+) -> None:
+    from swift_thyme.sandbox import SandboxPool, SandboxSettings
+
+    started = time.monotonic()
+    with Progress(
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        async with (
+            SandboxPool(SandboxSettings.from_env()) as pool,
+            open_engine(settings) as engine,
+        ):
+            bar.console.print(
+                f"{engine.model_name} is ready after {time.monotonic() - started:.0f} s"
+            )
+            for evaluation, jobs in todo:
+                line = bar.add_task(evaluation.dataset.name, total=len(jobs), failed="")
+
+                def show(progress: RunProgress, line: Any = line) -> None:
+                    failed = f"[red]{progress.failed} failed[/]" if progress.failed else ""
+                    bar.update(line, completed=progress.done, failed=failed)
+
+                await evaluation.run(engine, pool, jobs, concurrency=concurrency, on_progress=show)

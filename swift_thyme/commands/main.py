@@ -1,0 +1,73 @@
+"""The ``thyme`` command."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import swift_thyme
+from swift_thyme.commands.ask import ask_command
+from swift_thyme.commands.data import data_app
+from swift_thyme.commands.doctor import doctor_command
+from swift_thyme.commands.evaluate import eval_command
+from swift_thyme.commands.sandbox import sandbox_command
+from swift_thyme.commands.serve import serve_command
+from swift_thyme.commands.view import view_command
+from swift_thyme.core.errors import ThymeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Thyme for ms-swift: models that write and run Python while they reason.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("sandbox")(sandbox_command)
+app.command("ask")(ask_command)
+app.command("serve")(serve_command)
+app.command("eval")(eval_command)
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="output folder of a GRPO run")],
+) -> None:
+    """Print what a GRPO run did: held-out results and training, before and after."""
+    from swift_thyme.view import run_table as reporting
+
+    reporting.main([str(folder)])
+
+
+@app.command()
+def plugins() -> None:
+    """Print the folder of the files for --external_plugins."""
+    Console(soft_wrap=True).print(str(files("swift_thyme.plugins")), markup=False, highlight=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    Console().print(swift_thyme.__version__)
+
+
+app.command("view")(view_command)
+app.command("doctor")(doctor_command)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line, not a traceback."""
+    try:
+        app()
+    except ThymeError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {error}", highlight=False)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The text that the model sees after a block: the one place where it is made.
+
+Training, inference and evaluation all call `render_observation`. What a program prints is
+untrusted text that lands in the middle of a chat template, so everything that a template, a
+processor or our own parser could take for markup loses its `<` here, in a single pass.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
+from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
+
+__all__ = ["Observation", "neutralise", "render_observation"]
+
+EMPTY_OUTPUT = "(the code ran and printed nothing)"
+"""Observation of a block that succeeded without output."""
+
+# Our own tags, ms-swift's placeholders, tool markup of Qwen templates, and anything like <|...|>.
+_MARKUP = re.compile(
+    r"<(?=\s*(?:/\s*)?(?:image|video|audio|code|sandbox_output|think|answer|bbox|ref-object"
+    r"|cot-process|start-image|tool_call|tool_response|tools)(?![\w-])|\s*\|)",
+    re.IGNORECASE,
+)
+
+_STATUS_TEXT = {
+    ExecutionStatus.ERROR: "Error",
+    ExecutionStatus.TIMEOUT: "Timeout",
+    ExecutionStatus.MEMORY: "Out of memory",
+    ExecutionStatus.OUTPUT_LIMIT: "Too much output",
+    ExecutionStatus.KILLED: "Killed",
+}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is shown to the model.
+
+    Attributes:
+        text: `<sandbox_output>...</sandbox_output>` with one literal `<image>` per image.
+        images: The images in the order of their `<image>` tags.
+    """
+
+    text: str
+    images: tuple[ReturnedImage, ...]
+
+
+def neutralise(text: str) -> str:
+    """Return the text with the `<` of everything that looks like markup written as `&lt;`."""
+    return _MARKUP.sub("&lt;", text)
+
+
+def render_observation(
+    result: ExecutionResult, max_images: int | None = None, max_chars: int | None = None
+) -> Observation:
+    """Return the observation for one block (Thyme sec. 3: `<sandbox_output>`).
+
+    Args:
+        result: What the block did.
+        max_images: At most this many images are shown; the others become a short note. None
+            shows all of them.
+        max_chars: The printed text is cut in its middle to about this many characters. None
+            leaves it at what the sandbox kept.
+    """
+    body: list[str] = []
+    images: list[ReturnedImage] = []
+    dropped = 0
+    for part in result.parts:
+        if isinstance(part, str):
+            # A lone carriage return would let later text overwrite earlier text in a terminal.
+            body.append(neutralise(part.replace("\r\n", "\n")))
+        elif max_images is not None and len(images) >= max_images:
+            dropped += 1
+        else:
+            images.append(part)
+            body.append(IMAGE_TAG)
+    if dropped:
+        noun = "image" if dropped == 1 else "images"
+        body.append(f"({dropped} more {noun} not shown: at most {max_images} fit)")
+    if max_chars is not None:
+        _shorten(body, max_chars)
+    if result.error is not None:
+        label = _STATUS_TEXT.get(result.status, "Error")
+        body.append(neutralise(f"{label}: {result.error}"))
+    text = _join_lines(body) or EMPTY_OUTPUT
+    return Observation(f"{OUTPUT_OPEN}{text}{OUTPUT_CLOSE}", tuple(images))
+
+
+def _join_lines(parts: list[str]) -> str:
+    """Join so that each image and the error stand on lines of their own."""
+    text = ""
+    for part in parts:
+        if text and not text.endswith("\n"):
+            text += "\n"
+        text += part
+    return text.strip("\n") if text.strip() else ""
+
+
+def _shorten(parts: list[str], max_chars: int) -> None:
+    """Cut the text parts, in place, to `max_chars` in all: their head and their tail are kept."""
+    texts = [i for i, part in enumerate(parts) if part != IMAGE_TAG]
+    excess = sum(len(parts[i]) for i in texts) - max_chars
+    head = max_chars // 2
+    for i in texts:
+        part = parts[i]
+        if excess <= 0:
+            break
+        if len(part) <= head:
+            head -= len(part)
+            continue
+        cut = min(excess, len(part) - head)
+        parts[i] = f"{part[:head]}\n... [{cut} characters left out] ...\n{part[head + cut :]}"
+        excess -= cut
+        head = 0

@@ -1,0 +1,125 @@
+"""From the columns that ms-swift hands to a reward function to one record per completion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.protocol import IMAGE_TAG, extract_answer, reasoning, remove_sandbox_outputs
+
+__all__ = ["Sample", "read_samples"]
+
+_PROMPT_TAIL = re.compile(r"\n[^\n]*\bUser Image Path\b.*\Z", re.DOTALL | re.IGNORECASE)
+_CODE = re.compile(r"<code>.*?</code>", re.DOTALL | re.IGNORECASE)
+_WRAPPED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion and what it is scored against."""
+
+    completion: str
+    """What was generated, sandbox outputs included."""
+    question: str = ""
+    """The question without image tags and prompt boilerplate; empty where the row has none."""
+    references: tuple[str, ...] = ()
+    """Accepted answers; empty where the row has no solution."""
+    images: tuple[Any, ...] = ()
+    """The row's images, then those that the sandbox returned, in ms-swift's forms."""
+    rollout: Mapping[str, Any] = field(default_factory=dict)
+    """What the scheduler recorded in ``rollout_infos``."""
+
+    @property
+    def answer(self) -> str | None:
+        """The text of the last answer block; what code or its output holds does not count."""
+        return extract_answer(_CODE.sub("", remove_sandbox_outputs(self.completion)))
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking without code and sandbox outputs."""
+        return reasoning(self.completion)
+
+
+def read_samples(completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Sample]:
+    """Return one sample per completion.
+
+    Args:
+        completions: Decoded completions.
+        columns: Keyword arguments of the reward function; columns are lists aligned with
+            ``completions`` whose entries may be None (ms-swift fills rows without a column).
+
+    Raises:
+        DataError: A completion is not text, or a solution is of a type that cannot be an answer.
+    """
+    samples = []
+    for index, completion in enumerate(completions):
+        if not isinstance(completion, str):
+            kind = type(completion).__name__
+            raise DataError(f"completion {index} of the batch is {kind}, not text")
+        question = _cell(columns, "question", index)
+        if not isinstance(question, str) or not question.strip():
+            question = _last_user_text(_cell(columns, "messages", index))
+        samples.append(
+            Sample(
+                completion=completion,
+                question=_bare_question(question),
+                references=_references(_cell(columns, "solution", index), index),
+                images=_images(_cell(columns, "images", index)),
+                rollout=_cell(columns, "rollout_infos", index) or {},
+            )
+        )
+    return samples
+
+
+def _cell(columns: Mapping[str, Any], name: str, index: int) -> Any:
+    column = columns.get(name)
+    if not isinstance(column, Sequence) or isinstance(column, str) or index >= len(column):
+        return None
+    return column[index]
+
+
+def _images(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _last_user_text(messages: Any) -> str:
+    for message in reversed(messages or []):
+        if message.get("role") == "user":
+            return _text_of(message.get("content"))
+    return ""
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "\n".join(str(part.get("text", "")) for part in parts)
+
+
+def _bare_question(text: str) -> str:
+    text = text.replace(IMAGE_TAG, "").strip()
+    return _PROMPT_TAIL.sub("", f"\n{text}").strip() or text
+
+
+def _references(solution: Any, index: int) -> tuple[str, ...]:
+    if solution is None:
+        return ()
+    if isinstance(solution, (list, tuple)):
+        return tuple(x for item in solution for x in _references(item, index))
+    if isinstance(solution, bool):
+        return ("yes" if solution else "no", str(solution))
+    if isinstance(solution, (int, float)):
+        return (str(int(solution) if float(solution).is_integer() else solution),)
+    if not isinstance(solution, str):
+        kind = type(solution).__name__
+        raise DataError(f"solution of row {index} of the batch is {kind}, not text")
+    wrapped = _WRAPPED.search(solution)
+    text = (wrapped.group(1) if wrapped else solution).strip()
+    return (text,) if text else ()

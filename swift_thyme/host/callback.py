@@ -1,0 +1,245 @@
+"""Trajectory metrics next to the rewards, in ``logging.jsonl``, TensorBoard and what else reports.
+
+A trainer callback (``thyme`` in ms-swift's ``callbacks_map``): after each step it gathers the
+summaries of the trajectories that ended on all ranks and hands their means to the trainer's own
+metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. It also
+shows each scored rollout to :mod:`swift_thyme.host.kept_rollouts`, which keeps a few.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swift.callbacks.base import TrainerCallback  # noqa: TID253 - the host's base class
+
+from swift_thyme.core.errors import DataError
+from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
+
+__all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED_ROWS = 5
+SUMMED_REWARD_METRICS = frozenset(
+    {
+        "judge_calls",
+        "judge_cached",
+        "judge_failed",
+        "judge_requests",
+        "rewards_unscored",
+        "rewards_filled",
+    }
+)
+"""Reward metrics that are counts; the others are shares and latencies."""
+
+
+def trajectory_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the means that are logged for a set of ended trajectories.
+
+    Args:
+        summaries: What :meth:`swift_thyme.core.trajectory.TrajectorySummary.as_infos` returned, at
+            least one.
+
+    Returns:
+        Metric name to value. Rates are shares in [0, 1]; ``thyme/code_success_rate`` is missing
+        where no block was executed, because a share of nothing is not zero.
+    """
+    n = len(summaries)
+    statuses = [status for summary in summaries for status in summary["thyme_statuses"]]
+    end_reasons = Counter(str(summary["thyme_end_reason"]) for summary in summaries)
+
+    def mean(key: str) -> float:
+        return sum(float(summary[key]) for summary in summaries) / n
+
+    metrics = {
+        "thyme/tool_use_rate": mean("thyme_tool_used"),
+        "thyme/turns": mean("thyme_turns"),
+        "thyme/blocks": mean("thyme_blocks"),
+        "thyme/blocks_ran": mean("thyme_blocks_ran"),
+        "thyme/images": mean("thyme_images"),
+        "thyme/images_total": float(sum(summary["thyme_images"] for summary in summaries)),
+        "thyme/sampled_tokens": mean("thyme_sampled_tokens"),
+        "thyme/sandbox_s": mean("thyme_sandbox_s"),
+    }
+    if statuses:
+        metrics["thyme/code_success_rate"] = statuses.count("ok") / len(statuses)
+        for status, count in sorted(Counter(statuses).items()):
+            if status != "ok":
+                metrics[f"thyme/status/{status}"] = count / len(statuses)
+    for reason, count in sorted(end_reasons.items()):
+        metrics[f"thyme/end/{reason}"] = count / n
+    return metrics
+
+
+def merge_reward_metrics(drained: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Merge what the rewards of each rank counted: counts are added, the rest is averaged.
+
+    Args:
+        drained: What ``host.reward_functions.drain_metrics`` returned, one entry per rank.
+    """
+    merged = {}
+    for name in sorted({name for metrics in drained for name in metrics}):
+        values = [metrics[name] for metrics in drained if name in metrics]
+        total = sum(values)
+        merged[f"thyme/{name}"] = total if name in SUMMED_REWARD_METRICS else total / len(values)
+    return merged
+
+
+def missing_images(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Describe the rows whose image files do not exist.
+
+    Args:
+        rows: Rows as ms-swift's dataset yields them; ``images`` holds paths or
+            ``{"bytes", "path"}`` dicts.
+    """
+    problems = []
+    for index, row in enumerate(rows):
+        for image in row.get("images") or []:
+            path = image
+            if isinstance(image, Mapping):
+                path = None if image.get("bytes") else image.get("path")
+            if not isinstance(path, str) or path.startswith(("http:", "https:", "data:")):
+                continue
+            # Longer than any path: the image itself, in base64.
+            if len(path) < 4096 and not Path(path).is_file():
+                question = row.get("question") or row["messages"][-1]["content"]
+                problems.append(
+                    f"row {index + 1} (question {str(question)[:120]!r}, "
+                    f"solution {row.get('solution')!r}): no file {path!r}"
+                )
+    return problems
+
+
+def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
+    """Let the keeper draw from samples that ms-swift's GRPO trainer has scored.
+
+    Args:
+        trainer: The trainer; it holds the rewards of all processes, in the order of the processes.
+        samples: The samples of this process.
+        keeper: Where drawn samples go.
+    """
+    from swift.rlhf_trainers.utils import get_even_process_data
+
+    rewards = trainer._rewards_per_func
+    totals = (rewards * trainer.reward_weights.unsqueeze(0)).nansum(dim=1)
+    rows = get_even_process_data(trainer, rewards.tolist())
+    advantages = [getattr(sample, "advantages", None) for sample in samples]
+    tokenizer = trainer.template.tokenizer
+    keeper.consider(
+        samples,
+        "train" if trainer.model.training else "eval",
+        functools.partial(tokenizer.decode, skip_special_tokens=False),
+        [
+            {
+                name: None if math.isnan(value) else value
+                for name, value in zip(trainer.reward_func_names, row, strict=True)
+            }
+            for row in rows
+        ],
+        get_even_process_data(trainer, totals.tolist()),
+        [None if advantage is None else float(advantage) for advantage in advantages],
+    )
+
+
+class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no type information
+    """Logs trajectory metrics, keeps trajectories, and checks the image files at the start."""
+
+    def __init__(self, args: Any, trainer: Any) -> None:
+        super().__init__(args, trainer)
+        self._keep_settings = KeepSettings.from_env()
+        self._keeper: Keeper | None = None
+        self._watching = False
+        # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
+        # recorded comes back with them.
+        self._scored: list[dict[str, Any]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop with the rows named where image files are missing."""
+        self._watch_rollouts()
+        dataset: Any = getattr(self.trainer, "train_dataset", None)
+        columns = getattr(dataset, "column_names", None) or []
+        if not state.is_world_process_zero or "images" not in columns:
+            return
+        wanted = [c for c in ("images", "question", "solution", "messages") if c in columns]
+        problems = missing_images(dataset.select_columns(wanted))
+        if problems:
+            shown = "\n  ".join(problems[:MAX_NAMED_ROWS])
+            raise DataError(
+                f"{len(problems)} images of the training set do not exist (row numbers are those "
+                f"of the set as ms-swift loaded it):\n  {shown}"
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hand the metrics of the step's rollouts to the trainer."""
+        self._report("train")
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hand the metrics of an evaluation step's rollouts to the trainer."""
+        self._report("eval")
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the trajectories that were drawn since the last log."""
+        if self._keeper is not None:
+            self._keeper.flush(int(state.global_step))
+
+    def _watch_rollouts(self) -> None:
+        """Look at the samples of each rollout once they are scored."""
+        trainer: Any = self.trainer
+        log_rollout = getattr(trainer, "_log_rollout", None)
+        if self._watching:
+            return
+        if log_rollout is None or not hasattr(trainer, "reward_func_names"):
+            logger.warning(
+                "this is not ms-swift's own GRPO trainer: no trajectories are counted or kept"
+            )
+            return
+        self._watching = True
+        keeper = self._start_keeping()
+
+        # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
+        # for the next one.
+        @functools.wraps(log_rollout)
+        def watch_and_log(samples: list[Any]) -> Any:
+            infos = [sample.rollout_infos or {} for sample in samples]
+            self._scored += [info for info in infos if "thyme_end_reason" in info]
+            if keeper is not None:
+                draw_from(trainer, samples, keeper)
+            return log_rollout(samples)
+
+        trainer._log_rollout = watch_and_log
+
+    def _start_keeping(self) -> Keeper | None:
+        """Make the keeper; None where nothing is to be kept."""
+        trainer: Any = self.trainer
+        if self._keep_settings.per_step == 0:
+            return None
+        accelerator = trainer.accelerator
+        self._keeper = Keeper(
+            self._keep_settings,
+            trainer.args.output_dir,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            seed=trainer.args.seed,
+        )
+        return self._keeper if self._keeper.active else None
+
+    def _report(self, mode: str) -> None:
+        from accelerate.utils import gather_object
+
+        from swift_thyme.host.reward_functions import drain_metrics
+
+        ended, self._scored = self._scored, []
+        summaries = gather_object(ended)
+        metrics = merge_reward_metrics(gather_object([drain_metrics()]))
+        if summaries:
+            metrics.update(trajectory_metrics(summaries))
+        store = getattr(self.trainer, "_metrics", None)
+        if store is not None:
+            for name, value in metrics.items():
+                store[mode][name].append(value)

@@ -1,0 +1,66 @@
+"""Makes the components known to ms-swift; the files for ``--external_plugins`` call this.
+
+Registration goes through ms-swift's public tables (``multi_turns``, ``callbacks_map``, ``orms``,
+``loss_scale_map``, ``register_template``). Calling a function again changes nothing.
+"""
+
+from __future__ import annotations
+
+__all__ = ["register_all", "register_loss_scale", "register_rewards", "register_testbed"]
+
+
+def register_all() -> None:
+    """Register every component and take ``--O3`` from the command line."""
+    from swift.callbacks import callbacks_map
+    from swift.rollout import multi_turns
+
+    from swift_thyme.host.callback import ThymeCallback
+    from swift_thyme.host.flag import (
+        CALLBACK_NAME,
+        SCHEDULER_NAME,
+        accept_o3_flag,
+        sampling_settings,
+    )
+    from swift_thyme.host.loss_scale import add_loss_scale
+    from swift_thyme.host.reward_functions import add_reward_functions
+    from swift_thyme.host.scheduler import O3Scheduler
+    from swift_thyme.host.template_images import install_image_accounting
+    from swift_thyme.host.transformers_hook import install_sampling_hook
+
+    multi_turns[SCHEDULER_NAME] = O3Scheduler
+    callbacks_map[CALLBACK_NAME] = ThymeCallback
+    add_reward_functions()
+    add_loss_scale()
+    install_image_accounting()
+    if accept_o3_flag():
+        install_sampling_hook(sampling_settings())
+
+
+def register_rewards() -> None:
+    """Register the seven rewards alone.
+
+    Names: ``fmt_orm``, ``vqa_orm``, ``cst_orm``, ``code_orm``, ``code_orm_llm``, ``vqa_prm`` and
+    ``code_prm``. The environment is read later, when the trainer makes the rewards.
+    """
+    from swift_thyme.host.reward_functions import add_reward_functions
+
+    add_reward_functions()
+
+
+def register_loss_scale() -> None:
+    """Register the loss scale ``thyme`` alone and take ``--O3`` from the command line."""
+    from swift_thyme.host.flag import accept_o3_flag
+    from swift_thyme.host.loss_scale import add_loss_scale
+
+    add_loss_scale()
+    accept_o3_flag()
+
+
+def register_testbed() -> None:
+    """Register the tiny model's template, and make vLLM's CPU build trainable."""
+    from swift_thyme.host import cpu_vllm
+    from swift_thyme.host.tiny_template import add_template
+
+    add_template()
+    cpu_vllm.keep_plain_weights()
+    cpu_vllm.serve_without_gpus()

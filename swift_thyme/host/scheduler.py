@@ -1,0 +1,272 @@
+"""The ``o3`` scheduler: runs the model's code between the turns of an ms-swift rollout.
+
+An adapter between ms-swift's multi-turn hooks and :class:`swift_thyme.core.trajectory.Trajectory`:
+
+* ``on_turn_end`` runs for all samples of a turn at once; that is where code is executed;
+* ``step`` is called one by one; it only hands over the ids that ``on_turn_end`` prepared.
+
+Token-exact: the ids that the engine sampled are the ids that are trained on (mask 1); the ids of
+the observation follow them with mask 0. Log-probabilities stay with the sampled ids.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the host's base class
+
+from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.protocol import parse_user_prompt
+from swift_thyme.core.trajectory import (
+    DEFAULT_MAX_IMAGES,
+    EndReason,
+    Limits,
+    Trajectory,
+    TurnOutcome,
+)
+from swift_thyme.host import flag as o3
+from swift_thyme.host.code_sessions import shared_sessions
+from swift_thyme.host.template_codec import TemplateCodec, as_data_uri
+from swift_thyme.sampling.code_span import CodeSpan
+from swift_thyme.sampling.tokens import HookTokens
+
+if TYPE_CHECKING:
+    from swift_thyme.sandbox import (
+        InputImage,
+        SandboxSession,
+    )
+
+__all__ = ["O3Scheduler", "limits_from_arguments"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IMAGE_PATH = "/mnt/data/images/{index}{suffix}"
+"""Where the sandbox shows a prompt image that has neither a path in the prompt nor in the row."""
+
+
+TRUNCATED = (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT, EndReason.REPETITION)
+"""End reasons that count as truncated, for ``--overlong_filter``."""
+
+
+class _Turn(NamedTuple):
+    """A turn after which the trajectory goes on, until ms-swift asks for the next request."""
+
+    outcome: TurnOutcome
+    loss_mask: list[int]
+    """One entry per kept id."""
+    logprobs: list[float]
+    """One entry per kept id that is trained on."""
+
+
+def limits_from_arguments(arguments: Any, template: Any, max_turns: int | None) -> Limits:
+    """Bring ms-swift's limits together, so that the rollout stays within the tightest of each.
+
+    Args:
+        arguments: ms-swift's argument object, or None where the scheduler is used on its own.
+        template: The template; its ``max_length`` counts.
+        max_turns: The turn limit that ms-swift hands to the scheduler.
+    """
+    uses_vllm = bool(getattr(arguments, "use_vllm", True))
+    lengths = [getattr(template, "max_length", None)]
+    lengths.append(getattr(getattr(template, "model_info", None), "max_model_len", None))
+    if uses_vllm:
+        lengths.append(getattr(arguments, "vllm_max_model_len", None))
+    known = [length for length in lengths if length]
+    per_prompt = getattr(arguments, "vllm_limit_mm_per_prompt", None) or {}
+    in_total = getattr(arguments, "completion_length_limit_scope", None) == "total"
+    return Limits(
+        max_turns=max_turns,
+        max_images=per_prompt.get("image", DEFAULT_MAX_IMAGES),
+        max_sampled_tokens=arguments.max_completion_length if in_total else None,
+        max_total_tokens=min(known) if known else None,
+    )
+
+
+def _image_bytes(image: Any) -> bytes | None:
+    """Return the bytes of an image as ms-swift hands it over, None where it is a readable path."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        return buffer.getvalue()
+    if not isinstance(image, str):
+        raise DataError(f"an image is given as {type(image).__name__}, not as a path or as data")
+    if image.startswith("data:"):
+        return base64.b64decode(image.partition(",")[2])
+    if len(image) < 4096 and Path(image).is_file():
+        return None
+    try:
+        return base64.b64decode(image, validate=True)
+    except ValueError as error:
+        raise DataError(f"image {image[:200]!r}: no such file") from error
+
+
+def _sandbox_images(request: Any) -> list[InputImage]:
+    """Return the prompt's images under the paths that generated code will open."""
+    from swift_thyme.sandbox import InputImage
+
+    prompt_path = None
+    for message in request.messages:
+        content = message.get("content")
+        if message.get("role") == "user" and isinstance(content, str):
+            found = parse_user_prompt(content)
+            prompt_path = found.path if found else prompt_path
+    images = []
+    for index, image in enumerate(request.images):
+        data = _image_bytes(image)
+        source: bytes | Path = Path(image) if data is None else data
+        if index == 0 and prompt_path:
+            path = prompt_path
+        elif isinstance(source, Path):
+            path = str(source.resolve())
+        else:
+            suffix = ".jpg" if source.startswith(b"\xff\xd8") else ".png"
+            path = DEFAULT_IMAGE_PATH.format(index=index, suffix=suffix)
+        images.append(InputImage(path=path, source=source))
+    return images
+
+
+def _check_images(request: Any) -> None:
+    """Raise a DataError that names the row where an image of the prompt cannot be opened."""
+    for index, image in enumerate(request.images):
+        try:
+            data = _image_bytes(image)
+            # Opening reads the header only; that tells a missing or a foreign file.
+            Image.open(io.BytesIO(data) if data is not None else image).close()
+        except (DataError, OSError, UnidentifiedImageError, ValueError) as error:
+            question = str((request.data_dict or {}).get("question") or request.messages[-1])
+            raise DataError(
+                f"image {index + 1} of the row with question {question[:200]!r} cannot be "
+                f"opened: {error}"
+            ) from error
+
+
+class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no type information
+    """ms-swift scheduler that executes code blocks between turns.
+
+    Registered as ``o3`` in ms-swift's ``multi_turns``. Needs a template of the Qwen2-VL family.
+    """
+
+    def __init__(
+        self, infer_engine: Any = None, max_turns: int | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(infer_engine, max_turns, *args, **kwargs)
+        template = self._template or getattr(infer_engine, "template", None)
+        if template is None or not hasattr(template, "image_token_id"):
+            raise SettingsError(
+                "the o3 scheduler needs a template of the Qwen2-VL family, got "
+                f"{type(template).__name__}; see --template and --model_type"
+            )
+        self._codec_template = template
+        self._sampling = o3.sampling_settings()
+        limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
+        self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)
+        self._trajectories: dict[str, Trajectory] = {}
+        self._turns: dict[str, _Turn] = {}
+        self._tokens = HookTokens.from_tokenizer(template.tokenizer)
+        # Where each trajectory stands, for the loss mask of tokens inside code.
+        self._spans: dict[str, CodeSpan] = {}
+        self._sessions = shared_sessions()
+        logger.info("o3 scheduler: %s", self._limits)
+
+    async def on_trajectory_start(self, requests: list[Any]) -> None:
+        """Begin a trajectory for each request (hook of ms-swift)."""
+        await self._sessions.start()
+        for request in requests:
+            _check_images(request)
+            # The engine appends its turns to `messages`; the prompt's length is asked for later.
+            prompt = [dict(message) for message in request.messages]
+            self._trajectories[request.uuid] = Trajectory(
+                TemplateCodec(self._codec_template, prompt, list(request.images)),
+                self._limits,
+                functools.partial(self._open_session, request),
+                prompt_images=len(request.images),
+                name=request.uuid,
+            )
+            self._spans[request.uuid] = CodeSpan()
+
+    async def _open_session(self, request: Any) -> SandboxSession:
+        return await self._sessions.open(_sandbox_images(request))
+
+    async def on_turn_end(
+        self, infer_request: Any, response_choice: Any, current_turn: int
+    ) -> dict[str, Any]:
+        """Run the code that the turn ends with, or end the trajectory (hook of ms-swift)."""
+        trajectory = self._trajectories[infer_request.uuid]
+        token_ids, _, logprobs = self.prepare_response_continuation(response_choice)
+        self._check_guard(token_ids)
+        outcome = await trajectory.advance(token_ids, response_choice.finish_reason)
+        mask = self._loss_mask(infer_request.uuid, token_ids[: outcome.kept])
+        trained = [p for p, m in zip(logprobs, mask, strict=False) if m]
+        if logprobs and not trained:
+            # ms-swift would take an empty list for "not given" and use the choice's own.
+            response_choice.logprobs = None
+        if trajectory.summary.end_reason is EndReason.SANDBOX_FAILURE:
+            await self._sessions.confirm()
+        if not outcome.done:
+            self._turns[infer_request.uuid] = _Turn(outcome, mask, trained)
+            return {"done": False}
+        summary = trajectory.summary
+        del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
+        infos = summary.as_infos()
+        result: dict[str, Any] = {
+            "done": True,
+            "rollout_infos": {**infos, "images": list(infer_request.images)},
+        }
+        if summary.end_reason in TRUNCATED:
+            response_choice.finish_reason = "length"
+        if outcome.kept < len(token_ids) or 0 in mask:
+            self._cut_message(infer_request, token_ids, outcome.kept)
+            result["response_token_ids"] = token_ids[: outcome.kept]
+            result["response_loss_mask"] = mask
+            result["rollout_logprobs"] = trained
+        return result
+
+    def _check_guard(self, token_ids: Sequence[int]) -> None:
+        if not self._tokens.forbidden.isdisjoint(token_ids):
+            raise SettingsError(
+                "the engine sampled a token that stands for an image, which the sampling hook "
+                "rules out, so it samples without the hook; --O3 true loads it, and "
+                "`swift rollout` needs the flag (and --external_plugins) as well as `swift rlhf`"
+            )
+
+    def _loss_mask(self, uuid: str, token_ids: Sequence[int]) -> list[int]:
+        if self._sampling.train_code_tokens:
+            return [1] * len(token_ids)
+        return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
+
+    def _cut_message(self, infer_request: Any, token_ids: list[int], kept: int) -> None:
+        """Take the text of the ids that were cut off the last message."""
+        message = infer_request.messages[-1]
+        cut_text = self.tokenizer.decode(token_ids[kept:], skip_special_tokens=False)
+        if isinstance(message["content"], str) and message["content"].endswith(cut_text):
+            message["content"] = message["content"][: len(message["content"]) - len(cut_text)]
+
+    def check_finished(self, infer_request: Any, response_choice: Any, current_turn: int) -> bool:
+        """Tell ms-swift whether the trajectory is over; ``on_turn_end`` has decided it."""
+        return infer_request.uuid not in self._trajectories
+
+    def step(self, infer_request: Any, response_choice: Any, current_turn: int) -> dict[str, Any]:
+        """Append the observation to the request (hook of ms-swift)."""
+        outcome, mask, logprobs = self._turns.pop(infer_request.uuid)
+        token_ids, _, _ = self.prepare_response_continuation(response_choice)
+        if not self._sampling.train_code_tokens:
+            self._spans[infer_request.uuid].push_ids(self._tokens.texts, outcome.observation_ids)
+        new_images = [as_data_uri(image) for image in outcome.images]
+        infer_request.images = [*infer_request.images, *new_images]
+        return {
+            "infer_request": infer_request,
+            "response_token_ids": token_ids + outcome.observation_ids,
+            "response_loss_mask": mask + [0] * len(outcome.observation_ids),
+            "rollout_logprobs": logprobs,
+        }

@@ -1,0 +1,9 @@
+"""Only the loss scale, for ``swift sft`` without the rest of the package.
+
+Use it as ``--external_plugins sft_only.py --loss_scale thyme``; ``--O3 true`` in place of
+``--loss_scale thyme`` says the same.
+"""
+
+from swift_thyme.host.register import register_loss_scale
+
+register_loss_scale()

@@ -1,0 +1,8 @@
+"""Plugin of the testbed: the tiny model's template, and vLLM's CPU build made trainable.
+
+Load it after ``agent_rm.py``; a job with a real model on GPUs does not need it.
+"""
+
+from swift_thyme.host.register import register_testbed
+
+register_testbed()

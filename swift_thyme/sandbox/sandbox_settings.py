@@ -1,0 +1,182 @@
+"""Settings of the sandbox: one frozen record, read from the environment in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from swift_thyme.core.errors import SettingsError
+
+__all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
+
+MIB = 1024 * 1024
+
+DISABLEABLE_LAYERS = ("namespaces", "uid", "seccomp", "landlock")
+"""Layers that `THYME_SANDBOX_DISABLE` can switch off, for tests and for finding a cause."""
+
+DEFAULT_PRELOAD = (
+    "numpy",
+    "cv2",
+    "PIL.Image",
+    "matplotlib.pyplot",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.signal",
+    "scipy.stats",
+    "sympy",
+)
+
+
+_MAX_DEFAULT_WORKERS = 16
+"""With 16 instead of 8, 256 trajectories of one crop each took 1.6 s instead of 2.8 s on 16 cores
+(docs/sandbox.md); each takes about 340 MB of memory."""
+
+
+def local_rank() -> tuple[int, int]:
+    """Return this process's number among those that torchrun started on the host, and their count.
+
+    Any other process is the only one, number 0.
+    """
+    try:
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    except ValueError:
+        return 0, 1
+    return (rank, ranks) if 0 <= rank < ranks else (0, 1)
+
+
+def _default_workers() -> int:
+    """Cores of this process, shared between the ranks that torchrun started on the host."""
+    _, ranks = local_rank()
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(_MAX_DEFAULT_WORKERS, cores // ranks))
+
+
+@dataclass(frozen=True)
+class SandboxSettings:
+    """How the sandbox runs code; each field names the variable that `from_env` reads.
+
+    Raises:
+        SettingsError: A value is out of its range; the message names the variable.
+    """
+
+    mode: str = "auto"
+    """`THYME_SANDBOX`: `strict` refuses to start when an isolation layer is missing, `auto` logs
+    once which are missing and keeps the others."""
+    workers: int = field(default_factory=_default_workers)
+    """`THYME_SANDBOX_WORKERS`: worker processes, and blocks that run at the same time."""
+    timeout_s: float = 10.0
+    """`THYME_SANDBOX_TIMEOUT_S`: default wall-clock limit of a block, in seconds."""
+    memory_mb: int = 2048
+    """`THYME_SANDBOX_MEMORY_MB`: memory of one session above what the libraries take, in MiB."""
+    disk_mb: int = 256
+    """`THYME_SANDBOX_DISK_MB`: size of the private folders of one session, in MiB."""
+    inodes: int = 4096
+    """`THYME_SANDBOX_INODES`: files and folders that one session can hold."""
+    processes: int = 48
+    """`THYME_SANDBOX_PROCESSES`: processes and threads that one session can hold."""
+    open_files: int = 256
+    """`THYME_SANDBOX_OPEN_FILES`: open descriptors of one process."""
+    stdout_kb: int = 64
+    """`THYME_SANDBOX_STDOUT_KB`: printed text that is kept, in KiB; half head, half tail."""
+    output_mb: int = 64
+    """`THYME_SANDBOX_OUTPUT_MB`: printed text after which the block is killed, in MiB."""
+    images: int = 16
+    """`THYME_SANDBOX_IMAGES`: images that one block can return."""
+    image_mb: int = 64
+    """`THYME_SANDBOX_IMAGE_MB`: largest image file that is looked at, in MiB."""
+    image_megapixels: float = 120.0
+    """`THYME_SANDBOX_IMAGE_MEGAPIXELS`: largest image that is decoded, in millions of pixels."""
+    returned_megapixels: float = 12.8
+    """`THYME_SANDBOX_RETURNED_MEGAPIXELS`: larger images are returned reduced to this size; the
+    default is the most that a Qwen2.5-VL processor accepts."""
+    sessions: int = 512
+    """`THYME_SANDBOX_SESSIONS`: sessions that one worker holds open at most."""
+    spares: int = 1
+    """`THYME_SANDBOX_SPARES`: empty sessions that a worker keeps ready."""
+    preload: tuple[str, ...] = DEFAULT_PRELOAD
+    """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated; missing ones are
+    skipped."""
+    disable: tuple[str, ...] = ()
+    """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
+    `uid`, `seccomp`, `landlock`."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("strict", "auto"):
+            raise SettingsError(f"THYME_SANDBOX must be 'strict' or 'auto', not {self.mode!r}")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(
+                    f"{_variable(name)} must lie between {low} and {high}, not {value}"
+                )
+        for layer in self.disable:
+            if layer not in DISABLEABLE_LAYERS:
+                raise SettingsError(
+                    f"THYME_SANDBOX_DISABLE names {layer!r}; known are "
+                    f"{', '.join(DISABLEABLE_LAYERS)}"
+                )
+        if self.mode == "strict" and self.disable:
+            raise SettingsError("THYME_SANDBOX=strict cannot go with THYME_SANDBOX_DISABLE")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> SandboxSettings:
+        """Return the settings that the environment asks for.
+
+        Args:
+            environ: Variables to read; None reads `os.environ`.
+
+        Raises:
+            SettingsError: A variable has a value that cannot be used; the message names it.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(cls):
+            variable = _variable(item.name)
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            values[item.name] = _parse(variable, item.type, text)
+        return cls(**values)
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("workers", 1, 256),
+    ("timeout_s", 0.05, 3600),
+    ("memory_mb", 64, 1 << 20),
+    ("disk_mb", 1, 1 << 16),
+    ("inodes", 64, 1 << 20),
+    ("processes", 4, 4096),
+    ("open_files", 32, 4096),
+    ("stdout_kb", 1, 4096),
+    ("output_mb", 1, 4096),
+    ("images", 0, 256),
+    ("image_mb", 1, 1024),
+    ("image_megapixels", 0.01, 1000),
+    ("returned_megapixels", 0.01, 1000),
+    ("sessions", 1, 4096),
+    ("spares", 0, 64),
+)
+
+
+def _variable(name: str) -> str:
+    return "THYME_SANDBOX" if name == "mode" else f"THYME_SANDBOX_{name.upper()}"
+
+
+def _parse(variable: str, kind: object, text: str) -> Any:
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            value = float(text)
+            if value != value:
+                raise ValueError("not a number")
+            return value
+    except ValueError as error:
+        raise SettingsError(f"{variable} must be a number, not {text!r}") from error
+    if kind == "str":
+        return text.lower()
+    return tuple(part.strip() for part in text.split(",") if part.strip())

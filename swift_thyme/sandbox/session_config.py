@@ -1,0 +1,64 @@
+"""What a worker hands to the processes of a session when it makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from swift_thyme.sandbox.rootfs import PrivateFolders
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+
+__all__ = ["Confinement", "ImageInfo", "SessionConfig"]
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """The layers that this worker applies; see `layers.probe_layers` for their names.
+
+    Attributes:
+        namespaces: Whether sessions get their own user, mount, pid, network, ipc and uts
+            namespaces.
+        change_user: Whether sessions run under a user id that owns nothing on the host; only
+            root can do that.
+        seccomp: Whether the system call filter is installed.
+        landlock_abi: Landlock version in use, 0 for none.
+    """
+
+    namespaces: bool
+    change_user: bool
+    seccomp: bool
+    landlock_abi: int
+
+
+class ImageInfo(NamedTuple):
+    """An input image as the runner needs to know it."""
+
+    path: str
+    """Path that the prompt names."""
+    real: str
+    """Path at which it really is; the same where mount namespaces are on."""
+    width: int
+    """Pixels, 0 where it could not be read."""
+    height: int
+    """Pixels, 0 where it could not be read."""
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """One session's surroundings.
+
+    Attributes:
+        settings: The limits.
+        confinement: The layers.
+        sources: What of the host may be read.
+        folders: Where the private folders are for processes of the session.
+        base: Host folder that holds them, or None where they live in the mount namespace.
+        user_id: User id that the session's processes take on, or None to keep the current one.
+    """
+
+    settings: SandboxSettings
+    confinement: Confinement
+    sources: tuple[str, ...]
+    folders: PrivateFolders
+    base: str | None
+    user_id: int | None

@@ -1,0 +1,139 @@
+"""A short table of a GRPO run: what the evaluation showed before and after, and what training did.
+
+Reads ``logging.jsonl`` of an ms-swift run with ``--eval_on_start true`` (or any evaluation steps).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from swift_thyme.core.errors import DataError
+
+__all__ = ["RunReport", "find_run", "main", "read_run", "render"]
+
+ROWS = (
+    ("reward", "reward"),
+    ("accuracy (vqa_orm)", "rewards/VqaORM/mean"),
+    ("format (fmt_orm)", "rewards/FmtORM/mean"),
+    ("tool-use rate", "thyme/tool_use_rate"),
+    ("code-success rate", "thyme/code_success_rate"),
+    ("images returned per answer", "thyme/images"),
+    ("turns per answer", "thyme/turns"),
+)
+"""Label and metric name of each row, in the order of the table."""
+
+
+class RunReport(NamedTuple):
+    """What a run's log holds."""
+
+    before: Mapping[str, float] | None
+    """The first evaluation, names without their ``eval_`` prefix; None without evaluations."""
+    after: Mapping[str, float] | None
+    """The last evaluation; None with fewer than two."""
+    first_steps: Mapping[str, float]
+    """Means over the first quarter of the training steps."""
+    last_steps: Mapping[str, float]
+    """Means over the last quarter of the training steps."""
+    steps: int
+    """Training steps that were logged."""
+    least_images_in_a_step: float | None
+    """The smallest number of images that the sandbox returned in one step, all ranks together."""
+
+
+def find_run(folder: Path) -> Path:
+    """Return the newest ``logging.jsonl`` at or below a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = sorted(folder.glob("**/logging.jsonl"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise DataError(f"no logging.jsonl below {folder}: the run did not reach its first log")
+    return found[-1]
+
+
+def _mean(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = {name for record in records for name in record}
+    return {
+        name: sum(values) / len(values)
+        for name in names
+        if (values := [record[name] for record in records if name in record])
+    }
+
+
+def read_run(log: Path) -> RunReport:
+    """Read one ``logging.jsonl``.
+
+    Raises:
+        DataError: A line is no JSON object; the message names it.
+    """
+    training: list[dict[str, float]] = []
+    evaluations: list[dict[str, float]] = []
+    for number, line in enumerate(log.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record: Any = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{log}:{number}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{log}:{number}: not an object")
+        numbers = {k: float(v) for k, v in record.items() if isinstance(v, (int, float))}
+        if "eval_reward" in numbers:
+            evaluations.append({k.removeprefix("eval_"): v for k, v in numbers.items()})
+        elif "reward" in numbers:
+            training.append(numbers)
+    quarter = max(1, len(training) // 4)
+    images = [r["thyme/images_total"] for r in training if "thyme/images_total" in r]
+    return RunReport(
+        before=evaluations[0] if evaluations else None,
+        after=evaluations[-1] if len(evaluations) > 1 else None,
+        first_steps=_mean(training[:quarter]),
+        last_steps=_mean(training[-quarter:]),
+        steps=len(training),
+        least_images_in_a_step=min(images) if images else None,
+    )
+
+
+def render(report: RunReport) -> Table:
+    """Return the table; a value that the log lacks is a dash."""
+    quarter = max(1, report.steps // 4)
+    table = Table(title=f"{report.steps} training steps")
+    table.add_column("")
+    table.add_column("held out\nbefore", justify="right")
+    table.add_column("held out\nafter", justify="right")
+    table.add_column(f"training\nfirst {quarter}", justify="right")
+    table.add_column(f"training\nlast {quarter}", justify="right")
+    columns = [report.before, report.after, report.first_steps, report.last_steps]
+    for label, name in ROWS:
+        cells = [f"{column[name]:.3f}" if column and name in column else "-" for column in columns]
+        table.add_row(label, *cells)
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table of a run (``python -m swift_thyme.view.run_table FOLDER``)."""
+    parser = argparse.ArgumentParser(description="Print what a GRPO run did.")
+    parser.add_argument("folder", type=Path, help="output folder of the run")
+    arguments = parser.parse_args(argv)
+    console = Console()
+    try:
+        log = find_run(arguments.folder)
+        report = read_run(log)
+    except DataError as error:
+        parser.exit(1, f"error: {error}\n")
+    console.print(render(report))
+    if report.least_images_in_a_step is not None:
+        console.print(f"images returned in one step: at least {report.least_images_in_a_step:.0f}")
+    console.print(f"files of the run: {log.parent}")
+
+
+if __name__ == "__main__":
+    main()

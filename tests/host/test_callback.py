@@ -1,0 +1,94 @@
+"""What is logged about trajectories; pure functions."""
+
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from swift_thyme.core.trajectory import EndReason, TrajectorySummary
+
+metrics = pytest.importorskip("swift_thyme.host.callback")
+
+
+def make_summary(*statuses: str, images: int = 0, end: EndReason = EndReason.ANSWER) -> dict:
+    return TrajectorySummary(
+        turns=1 + len(statuses),
+        blocks=len(statuses),
+        statuses=list(statuses),
+        images=images,
+        observations=statuses.count("ok"),
+        sandbox_s=0.5 * len(statuses),
+        end_reason=end,
+    ).as_infos()
+
+
+def test_rates_are_shares_of_trajectories_and_of_executed_blocks() -> None:
+    logged = metrics.trajectory_metrics(
+        [
+            make_summary("ok", "error", images=1),
+            make_summary("ok", images=2),
+            make_summary("timeout", end=EndReason.LENGTH_LIMIT),
+            make_summary(end=EndReason.END_OF_TEXT),
+        ]
+    )
+    assert logged["thyme/tool_use_rate"] == 0.5
+    assert logged["thyme/code_success_rate"] == 0.5
+    assert logged["thyme/status/error"] == logged["thyme/status/timeout"] == 0.25
+    assert logged["thyme/images"] == 0.75
+    assert logged["thyme/images_total"] == 3
+    assert logged["thyme/turns"] == 2
+    assert logged["thyme/end/answer"] == 0.5
+    assert logged["thyme/end/length_limit"] == logged["thyme/end/end_of_text"] == 0.25
+
+
+def test_a_success_rate_of_no_block_is_missing_and_not_zero() -> None:
+    assert "thyme/code_success_rate" not in metrics.trajectory_metrics([make_summary()])
+
+
+def test_counts_of_the_ranks_are_added_and_shares_averaged() -> None:
+    merged = metrics.merge_reward_metrics(
+        [{"judge_calls": 3.0, "rule_decided": 0.5}, {"judge_calls": 1.0, "rule_decided": 1.0}, {}]
+    )
+    assert merged == {"thyme/judge_calls": 4.0, "thyme/rule_decided": 0.75}
+
+
+def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("THYME_KEEP_TRAJECTORIES", "0")
+    logged: list[Any] = []
+    store: dict[str, Any] = {"train": defaultdict(list)}
+    trainer = SimpleNamespace(
+        _log_rollout=logged.append, _metrics=store, reward_func_names=[], train_dataset=None
+    )
+    callback = metrics.ThymeCallback(None, trainer)
+    state = SimpleNamespace(is_world_process_zero=True)
+    callback.on_train_begin(None, state, None)
+    samples = [SimpleNamespace(rollout_infos=make_summary("ok")), SimpleNamespace(rollout_infos={})]
+    trainer._log_rollout(samples)
+    callback.on_step_end(None, state, None)
+    assert logged == [samples]
+    assert store["train"]["thyme/tool_use_rate"] == [1.0]
+    callback.on_step_end(None, state, None)
+    assert store["train"]["thyme/tool_use_rate"] == [1.0]
+
+
+def test_rows_with_missing_files_are_described(tmp_path: Path) -> None:
+    here = tmp_path / "a.jpg"
+    here.write_bytes(b"x")
+    rows = [
+        {"images": [str(here)], "question": "fine", "solution": "1"},
+        {"images": [{"bytes": None, "path": "/no/such.jpg"}], "question": "Q2", "solution": "2"},
+        {"images": [{"bytes": b"x", "path": "/no/such.jpg"}], "question": "bytes win"},
+        {"images": ["https://example.org/a.jpg", "data:image/png;base64,AAAA"], "question": "url"},
+        {"images": None, "question": "text only"},
+        {"images": ["/gone.jpg"], "messages": [{"role": "user", "content": "Q6"}]},
+    ]
+    first, second = metrics.missing_images(rows)
+    assert first.startswith("row 2 ")
+    assert "'Q2'" in first
+    assert "/no/such.jpg" in first
+    assert second.startswith("row 6 ")
+    assert "'Q6'" in second

@@ -1,0 +1,276 @@
+"""The --O3 flag against ms-swift's real argument classes (one process parses all cases)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swift_thyme.core.errors import SettingsError
+from swift_thyme.host.flag import O3Settings, _take_o3
+from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
+from tests.conftest import TINY_MODEL, python_program, run_program
+
+BASE = [
+    "--model",
+    str(TINY_MODEL),
+    "--model_type",
+    "qwen2_5_vl",
+    "--template",
+    "thyme_tiny",
+    "--external_plugins",
+    "plugin/agent_rm.py",
+    "plugin/testbed.py",
+    "--use_hf",
+    "true",
+]
+TRAIN = [
+    *BASE,
+    "--check_model",
+    "false",
+    "--dataset",
+    "unused.jsonl",
+    "--use_cpu",
+    "true",
+    "--torch_dtype",
+    "float32",
+]
+GRPO = [*TRAIN, "--rlhf_type", "grpo", "--per_device_train_batch_size", "8"]
+VLLM = [*GRPO, "--use_vllm", "true", "--vllm_mode", "colocate"]
+INFER = ["--stream", "false", "--val_dataset", "unused.jsonl", "--result_path", os.devnull]
+USER = [
+    *VLLM,
+    "--O3",
+    "true",
+    "--multi_turn_scheduler",
+    "math_tip_trick",
+    "--max_turns",
+    "2",
+    "--stop_words",
+    "<code>",
+    "###",
+    "--vllm_limit_mm_per_prompt",
+    '{"image": 3}',
+    "--callbacks",
+    "early_stop",
+    "--vllm_engine_kwargs",
+    '{"logits_processors": ["a:B"], "seed": 4}',
+]
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"class": "rlhf", "argv": [*GRPO, "--O3", "true"]},
+    "vllm": {"class": "rlhf", "argv": [*VLLM, "--O3", "true"]},
+    "equals sign": {"class": "rlhf", "argv": [*GRPO, "--O3=true"]},
+    "turn limit": {
+        "class": "rlhf",
+        "argv": [*GRPO, "--O3", "true"],
+        "env": {"GEN_ITER_LIMIT": "5"},
+    },
+    "bad turn limit": {
+        "class": "rlhf",
+        "argv": [*GRPO, "--O3", "true"],
+        "env": {"GEN_ITER_LIMIT": "many"},
+    },
+    "code temperature": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true", "--stop_words", "<code>", "--temperature", "1"],
+        "env": {"THYME_CODE_TEMPERATURE": "0.25", "THYME_TRAIN_CODE_TOKENS": "false"},
+    },
+    "hot code": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true", "--stop_words", "<code>", "--temperature", "0.5"],
+        "env": {"THYME_CODE_TEMPERATURE": "0.75"},
+    },
+    "temperature of no code": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true"],
+        "env": {"THYME_CODE_TEMPERATURE": "0.75"},
+    },
+    "second model runner": {
+        "class": "rlhf",
+        "argv": [*VLLM, "--O3", "true"],
+        "env": {"VLLM_USE_V2_MODEL_RUNNER": "1"},
+    },
+    "rollout": {
+        "class": "rollout",
+        "argv": [*BASE, "--O3", "true", "--stop_words", "<code>"],
+        "env": {"THYME_REPETITION_STOP": "off"},
+    },
+    "false": {"class": "rlhf", "argv": [*VLLM, "--O3", "false"]},
+    "absent": {"class": "rlhf", "argv": VLLM},
+    "user": {"class": "rlhf", "argv": USER},
+    "mistyped": {"class": "rlhf", "argv": [*GRPO, "--O3", "true", "--lerning_rate", "1"]},
+    "mistyped o3": {"class": "rlhf", "argv": [*GRPO, "--O33", "true"]},
+    "no bool": {"class": "rlhf", "argv": [*GRPO, "--O3", "maybe"]},
+    "dpo": {"class": "rlhf", "argv": [*TRAIN, "--O3", "true"]},
+    "sft": {"class": "sft", "argv": [*TRAIN, "--O3", "true"]},
+    "sft with a loss scale": {
+        "class": "sft",
+        "argv": [*TRAIN, "--O3", "true", "--loss_scale", "default"],
+    },
+    "sft without O3": {"class": "sft", "argv": TRAIN},
+    "infer": {"class": "infer", "argv": [*BASE, "--O3", "true", "--load_args", "false", *INFER]},
+}
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    cases = tmp_path_factory.mktemp("parse") / "cases.json"
+    cases.write_text(json.dumps(list(CASES.values())))
+    program = Path(__file__).parents[1] / "e2e" / "parse_cases.py"
+    run = run_program(python_program(str(program), str(cases)), timeout_s=300)
+    line = next((x for x in run.stdout.splitlines() if x.startswith("RESULTS")), None)
+    assert line is not None, run.stderr[-3000:]
+    return dict(zip(CASES, json.loads(line.removeprefix("RESULTS")), strict=True))
+
+
+def test_o3_fills_what_the_user_left_open(parsed: dict[str, dict[str, Any]]) -> None:
+    fields = parsed["plain"]["fields"]
+    assert parsed["plain"]["remaining"] == []
+    assert fields["O3"] is True
+    assert fields["multi_turn_scheduler"] == "o3"
+    assert fields["max_turns"] == 4
+    assert fields["stop_words"] == ["</code>", "</answer>"]
+    assert fields["vllm_limit_mm_per_prompt"] == {"image": 6, "video": 0}
+    assert fields["callbacks"] == ["thyme"]
+    assert not fields["vllm_engine_kwargs"]
+
+
+def test_o3_loads_the_sampling_hook_into_vllm(parsed: dict[str, dict[str, Any]]) -> None:
+    kwargs = parsed["vllm"]["fields"]["vllm_engine_kwargs"]
+    assert kwargs["logits_processors"] == [VLLM_HOOK]
+    assert kwargs["additional_config"] == {"thyme": SamplingSettings().as_config()}
+
+
+def test_o3_overrides_nothing_that_the_user_set(parsed: dict[str, dict[str, Any]]) -> None:
+    fields = parsed["user"]["fields"]
+    assert fields["multi_turn_scheduler"] == "math_tip_trick"
+    assert fields["max_turns"] == 2
+    assert fields["vllm_limit_mm_per_prompt"] == {"image": 3}
+    assert fields["callbacks"] == ["early_stop", "thyme"]
+    assert fields["vllm_engine_kwargs"]["seed"] == 4
+    assert fields["vllm_engine_kwargs"]["logits_processors"] == ["a:B", VLLM_HOOK]
+
+
+def test_the_code_tag_among_the_stop_words_means_a_temperature_of_its_own(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    fields = parsed["user"]["fields"]
+    assert fields["stop_words"] == ["###", "</code>", "</answer>"]
+    expected = SamplingSettings(adaptive=True).as_config()
+    assert fields["thyme_sampling"] == expected
+    assert fields["vllm_engine_kwargs"]["additional_config"] == {"thyme": expected}
+
+
+def test_the_sampling_settings_come_from_the_environment(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    fields = parsed["code temperature"]["fields"]
+    assert fields["thyme_sampling"] == {
+        "adaptive": True,
+        "code_temperature": 0.25,
+        "train_code_tokens": False,
+        "stop_repetition": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("hot code", "THYME_CODE_TEMPERATURE='0.75'"),
+        ("temperature of no code", "THYME_CODE_TEMPERATURE has no effect"),
+        ("second model runner", "VLLM_USE_V2_MODEL_RUNNER=0"),
+    ],
+)
+def test_settings_that_cannot_work_stop_the_job(
+    parsed: dict[str, dict[str, Any]], case: str, message: str
+) -> None:
+    assert message in parsed[case]["error"]
+    assert "SettingsError" in parsed[case]["error"]
+
+
+def test_a_rollout_server_is_started_with_the_sampling_hook(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    fields = parsed["rollout"]["fields"]
+    assert fields["stop_words"] == ["</code>", "</answer>"]
+    engine = fields["engine"]["engine_kwargs"]
+    assert engine["logits_processors"] == [VLLM_HOOK]
+    expected = SamplingSettings(adaptive=True, stop_repetition=False)
+    assert engine["additional_config"] == {"thyme": expected.as_config()}
+
+
+def test_the_turn_limit_comes_from_the_environment(parsed: dict[str, dict[str, Any]]) -> None:
+    assert parsed["turn limit"]["fields"]["max_turns"] == 5
+    assert "GEN_ITER_LIMIT='many'" in parsed["bad turn limit"]["error"]
+
+
+def test_o3_false_changes_nothing(parsed: dict[str, dict[str, Any]]) -> None:
+    off, absent = parsed["false"], parsed["absent"]
+    assert off == absent
+    assert off["fields"]["O3"] is False
+    assert off["fields"]["multi_turn_scheduler"] is None
+    assert off["fields"]["stop_words"] == []
+    assert off["remaining"] == []
+
+
+def test_o3_with_an_equals_sign_is_the_same(parsed: dict[str, dict[str, Any]]) -> None:
+    assert parsed["equals sign"] == parsed["plain"]
+
+
+def test_a_mistyped_flag_is_left_for_ms_swifts_error(parsed: dict[str, dict[str, Any]]) -> None:
+    assert parsed["mistyped"]["remaining"] == ["--lerning_rate", "1"]
+    assert parsed["mistyped o3"]["remaining"] == ["--O33", "true"]
+    assert parsed["mistyped o3"]["fields"]["O3"] is False
+
+
+def test_a_value_that_is_neither_true_nor_false_is_an_error(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    assert "SystemExit" in parsed["no bool"]["error"]
+
+
+@pytest.mark.parametrize("command", ["sft", "infer", "dpo"])
+def test_o3_is_accepted_where_nothing_rolls_out(
+    parsed: dict[str, dict[str, Any]], command: str
+) -> None:
+    assert parsed[command]["remaining"] == []
+    assert parsed[command]["fields"]["O3"] is True
+    assert parsed[command]["fields"].get("multi_turn_scheduler") is None
+
+
+def test_o3_sets_the_loss_scale_of_supervised_training_alone(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    scales = {name: parsed[name]["fields"].get("loss_scale") for name in ("sft", "dpo", "infer")}
+    assert scales == {"sft": "thyme", "dpo": "last_round", "infer": "default"}
+    assert parsed["sft with a loss scale"]["fields"]["loss_scale"] == "default"
+    assert parsed["sft without O3"]["fields"]["loss_scale"] == "default"
+    assert parsed["plain"]["fields"]["loss_scale"] != "thyme"
+
+
+@pytest.mark.parametrize(
+    ("remaining", "value", "rest"),
+    [
+        (["--O3", "true"], True, []),
+        (["--O3", "False", "--x", "1"], False, ["--x", "1"]),
+        (["--x", "--O3=1"], True, ["--x"]),
+        (["--O3"], True, []),
+        (["--O", "true"], None, ["--O", "true"]),
+        ([], None, []),
+    ],
+)
+def test_only_the_flag_itself_is_taken(
+    remaining: list[str], value: bool | None, rest: list[str]
+) -> None:
+    assert _take_o3(remaining) is value
+    assert remaining == rest
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.5", "four"])
+def test_a_turn_limit_that_is_no_positive_number_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("GEN_ITER_LIMIT", text)
+    with pytest.raises(SettingsError, match="GEN_ITER_LIMIT"):
+        O3Settings.from_env()

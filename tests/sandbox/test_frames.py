@@ -1,0 +1,89 @@
+"""Frames between the pool and its workers, and the processors that a worker gets."""
+
+import json
+import os
+import struct
+
+import pytest
+
+from swift_thyme.sandbox import SandboxPool
+from swift_thyme.sandbox.frames import FrameReader, WireError, pack
+from swift_thyme.sandbox.pool import share_of_processors
+from tests.sandbox.conftest import small_settings
+
+FRAMES = [
+    ({"id": 1, "text": "a"}, []),
+    ({"id": 2}, [b"", b"x" * 5000]),
+    ({"id": 3, "text": "\u00e9"}, [b"\0\1"]),
+]
+
+
+@pytest.mark.parametrize("step", [1, 3, 16, 1000, 1 << 20])
+def test_frames_come_out_as_they_went_in_whatever_the_pieces(step: int) -> None:
+    stream = b"".join(pack(header, blobs) for header, blobs in FRAMES)
+    reader = FrameReader()
+    found = []
+    for start in range(0, len(stream), step):
+        piece = bytearray(stream[start : start + step])
+        found += reader.feed(memoryview(piece))
+        piece[:] = bytes(len(piece))  # what was received may be overwritten by what comes next
+    assert [(frame.header, frame.blobs) for frame in found] == FRAMES
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">IQ", 1 << 30, 0),
+        struct.pack(">IQ", 2, 1 << 60),
+        struct.pack(">IQ", 2, 0) + b"[]",
+        struct.pack(">IQ", 14, 1) + json.dumps({"blobs": [2]}).encode().ljust(14) + b"x",
+    ],
+)
+def test_what_is_no_frame_is_an_error(data: bytes) -> None:
+    with pytest.raises(WireError):
+        FrameReader().feed(data)
+
+
+@pytest.mark.parametrize(
+    ("count", "workers", "shares"),
+    [
+        (2, 1, [[0, 1]]),
+        (2, 2, [[0], [1]]),
+        (5, 2, [[0, 1], [2, 3, 4]]),
+        (8, 3, [[0, 1], [2, 3, 4], [5, 6, 7]]),
+        (2, 3, [[], [], []]),
+    ],
+)
+def test_workers_share_the_processors(count: int, workers: int, shares: list[list[int]]) -> None:
+    processors = list(range(count))
+    assert [share_of_processors(processors, n, workers) for n in range(workers)] == shares
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_blocks_of_two_workers_run_on_different_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    with (
+        SandboxPool(small_settings(workers=2)) as pool,
+        pool.open_sync() as a,
+        pool.open_sync() as b,
+    ):
+        code = "print(*os.sched_getaffinity(0))"
+        first, second = (set(s.run_sync(code).stdout.split()) for s in (a, b))
+    assert len(first) == len(second) == 1 and first != second
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_workers_of_the_ranks_of_a_job_run_on_different_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranks = len(os.sched_getaffinity(0))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    used = []
+    for rank in (0, ranks - 1):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with SandboxPool(small_settings(workers=1)) as pool, pool.open_sync() as session:
+            used.append(session.run_sync("print(*os.sched_getaffinity(0))").stdout.split())
+    assert len(used[0]) == len(used[1]) == 1 and used[0] != used[1]
