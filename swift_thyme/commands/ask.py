@@ -17,7 +17,8 @@ from rich.markup import escape
 
 from swift_thyme.commands import model_options as options
 from swift_thyme.core.errors import DataError, SandboxUnavailableError
-from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS, EndReason
+from swift_thyme.core.summary import EndReason
+from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.core.trajectory_files import ImageRef, TrajectoryWriter
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.interrupt import exit_on_interrupt
@@ -147,7 +148,7 @@ async def _ask(
                         if writer is not None:
                             refs = [
                                 writer.add_image(i.data, size=(i.width, i.height))
-                                for i in event.piece.images
+                                for i in event.segment.images
                             ]
                         printer.observation(event, refs, save)
                     else:
@@ -179,10 +180,10 @@ class _Printer:
 
     def observation(self, event: ObservationEvent, refs: list[ImageRef], save: Path | None) -> None:
         """Write what a block gave, and where its images are."""
-        piece = event.piece
-        style = "green" if piece.status == "ok" else "yellow"
-        self._console.print(f"[{style}]{escape(_CONTROL.sub('', piece.text))}[/]")
-        for index, image in enumerate(piece.images):
+        segment = event.segment
+        style = "green" if segment.status == "ok" else "yellow"
+        self._console.print(f"[{style}]{escape(_CONTROL.sub('', segment.text))}[/]")
+        for index, image in enumerate(segment.images):
             where = f", saved as {save / refs[index].file}" if save is not None else ""
             self._console.print(f"[dim]<image>: {image.width}x{image.height} pixels{where}[/]")
 

@@ -17,16 +17,14 @@ a line break one ``>\n``), and the model would be trained on ids that no rollout
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-__all__ = ["Segment", "split_response"]
+from swift_thyme.core.reading import SpanKind, read
 
-# As protocol.remove_sandbox_outputs: any case; an output without its end reaches to the end.
-_OUTPUT = re.compile(r"<sandbox_output>.*?(?:</sandbox_output>|\Z)", re.IGNORECASE | re.DOTALL)
+__all__ = ["LossSegment", "split_response"]
 
 
-class Segment(NamedTuple):
+class LossSegment(NamedTuple):
     """A piece of the assistant's turn that becomes tokens on its own."""
 
     text: str
@@ -35,22 +33,22 @@ class Segment(NamedTuple):
     """Whether its tokens carry loss."""
 
 
-def split_response(response: str) -> list[Segment]:
+def split_response(response: str) -> list[LossSegment]:
     """Return the segments of an assistant's turn in order.
 
     Args:
         response: The turn, with one ``<image>`` per returned image inside the outputs.
     """
-    outputs = list(_OUTPUT.finditer(response))
-    trained_from = outputs[-2].end() if len(outputs) > 1 else 0
+    outputs = [span for span in read(response).spans if span.kind is SpanKind.OUTPUT]
+    trained_from = outputs[-2].end if len(outputs) > 1 else 0
     segments = []
     position = 0
     for output in outputs:
-        if position < output.start():
-            text = response[position : output.start()]
-            segments.append(Segment(text, position >= trained_from))
-        segments.append(Segment(output.group(), False))
-        position = output.end()
+        if position < output.start:
+            text = response[position : output.start]
+            segments.append(LossSegment(text, position >= trained_from))
+        segments.append(LossSegment(response[output.start : output.end], False))
+        position = output.end
     if position < len(response):
-        segments.append(Segment(response[position:], True))
+        segments.append(LossSegment(response[position:], True))
     return segments

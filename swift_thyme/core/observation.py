@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
 
-__all__ = ["Observation", "neutralise", "render_observation"]
+__all__ = ["Observation", "neutralise", "render_observation", "says_failure"]
 
 EMPTY_OUTPUT = "(the code ran and printed nothing)"
 """Observation of a block that succeeded without output."""
@@ -32,6 +32,11 @@ _STATUS_TEXT = {
     ExecutionStatus.OUTPUT_LIMIT: "Too much output",
     ExecutionStatus.KILLED: "Killed",
 }
+
+
+_FAILURE = re.compile(
+    rf"(?:{re.escape(OUTPUT_OPEN)}|\n)(?:{'|'.join(_STATUS_TEXT.values())}): ", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,14 @@ def render_observation(
         body.append(neutralise(f"{label}: {result.error}"))
     text = _join_lines(body) or EMPTY_OUTPUT
     return Observation(f"{OUTPUT_OPEN}{text}{OUTPUT_CLOSE}", tuple(images))
+
+
+def says_failure(observation: str) -> bool:
+    """Tell by the text alone whether an observation is that of a block that failed.
+
+    A record of the block says it for certain; a log of texts has nothing else.
+    """
+    return _FAILURE.search(observation) is not None
 
 
 def _join_lines(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-r"""The text protocol of Thyme: tags, prompts, and what can be read from a completion.
+"""The text protocol of Thyme: tags and prompts.
 
 One assistant turn looks like this (Thyme sec. 3), with any number of code blocks::
 
@@ -9,9 +9,8 @@ One assistant turn looks like this (Thyme sec. 3), with any number of code block
     </code><sandbox_output>...</sandbox_output> ... </think>
     <answer>...</answer>
 
-Everything here is a pure function of text; running code and making ``<sandbox_output>`` is the
-sandbox's business, deciding when to go on is the trajectory's. Tags match in any case; the code
-fence and its language tag are optional.
+:mod:`swift_thyme.core.reading` reads a completion. Running code is the sandbox's business, and
+deciding when to go on is the trajectory's.
 """
 
 from __future__ import annotations
@@ -34,18 +33,10 @@ __all__ = [
     "PROTOCOL_TAGS",
     "STOP_STRINGS",
     "OUTPUT_DIR",
-    "CodeBlock",
     "ImagePrompt",
     "build_user_prompt",
     "build_text_prompt",
     "parse_user_prompt",
-    "code_blocks",
-    "pending_code",
-    "has_open_code_block",
-    "extract_answer",
-    "reasoning",
-    "remove_sandbox_outputs",
-    "blank_sandbox_outputs",
 ]
 
 CODE_OPEN, CODE_CLOSE = "<code>", "</code>"
@@ -71,26 +62,7 @@ STOP_STRINGS = (CODE_CLOSE, ANSWER_CLOSE)
 OUTPUT_DIR = "/mnt/data/temp_processed_images/"
 """Folder in which generated code saves its images."""
 
-_OUTPUT = re.compile(r"<sandbox_output>.*?(?:</sandbox_output>|\Z)", re.IGNORECASE | re.DOTALL)
-_CODE = re.compile(r"<code>(.*?)</code>", re.IGNORECASE | re.DOTALL)
-_CODE_TAG = re.compile(r"<(/?)code>", re.IGNORECASE)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
-_FENCE_OPEN = re.compile(r"\A\s*```[ \t]*(?:python3?|py)?[ \t]*(?:\r?\n|\Z)", re.IGNORECASE)
-_FENCE_CLOSE = re.compile(r"\r?\n?[ \t]*```\s*\Z")
-_THINK_CLOSE = re.compile(r"</think>|<answer>", re.IGNORECASE)
-_THINK_OPEN = re.compile(r"<think>", re.IGNORECASE)
 _IMAGE_PATH = re.compile(r'User Image Path:[ \t]*("(?:[^"\\]|\\.)*")')
-
-
-class CodeBlock(NamedTuple):
-    """One ``<code>`` block of a completion."""
-
-    code: str
-    """The program, without tags and fences."""
-    end: int
-    """Character offset just after ``</code>`` in the text that was parsed."""
-    start: int = 0
-    """Character offset of ``<code>``."""
 
 
 class ImagePrompt(NamedTuple):
@@ -146,73 +118,3 @@ def parse_user_prompt(text: str) -> ImagePrompt | None:
     except ValueError:
         path = match.group(1)[1:-1]
     return ImagePrompt(path=path)
-
-
-def remove_sandbox_outputs(text: str) -> str:
-    """Return the text without ``<sandbox_output>`` spans: only what the model wrote."""
-    return _OUTPUT.sub("", text)
-
-
-def blank_sandbox_outputs(text: str) -> str:
-    """Return the text with spaces for ``<sandbox_output>`` spans: offsets stay what they were."""
-    return _OUTPUT.sub(lambda match: " " * len(match.group(0)), text)
-
-
-def _strip_fence(block: str) -> str:
-    body, opened = _FENCE_OPEN.subn("", block, count=1)
-    if opened:
-        body = _FENCE_CLOSE.sub("", body, count=1)
-    else:
-        # Without an opening fence only the line breaks around the tags are not code.
-        body = _FENCE_CLOSE.sub("", body, count=1) if body.rstrip().endswith("```") else body
-        body = body.strip("\r\n")
-    return body
-
-
-def code_blocks(completion: str) -> list[CodeBlock]:
-    """Return the closed code blocks that the model wrote, in order; sandbox output is no code."""
-    blocks = []
-    for match in _CODE.finditer(blank_sandbox_outputs(completion)):
-        blocks.append(CodeBlock(_strip_fence(match.group(1)), match.end(), match.start()))
-    return blocks
-
-
-def pending_code(turn_text: str) -> str | None:
-    """Return the program that a turn ends with, or None where it does not end with ``</code>``.
-
-    A few characters after the tag are allowed: an engine that stops on a string may keep the rest
-    of the token in which the string ended.
-
-    Args:
-        turn_text: Text sampled since the last ``<sandbox_output>`` (or since the prompt).
-    """
-    blocks = code_blocks(turn_text)
-    if not blocks or turn_text[blocks[-1].end :].strip():
-        return None
-    return blocks[-1].code
-
-
-def has_open_code_block(completion: str) -> bool:
-    """Tell whether the last ``<code>`` the model wrote has no ``</code>``."""
-    tags = _CODE_TAG.findall(remove_sandbox_outputs(completion))
-    return bool(tags) and tags[-1] == ""
-
-
-def extract_answer(completion: str) -> str | None:
-    """Return the stripped text of the last answer block, or None where there is none."""
-    answers: list[str] = _ANSWER.findall(remove_sandbox_outputs(completion))
-    return answers[-1].strip() if answers else None
-
-
-def reasoning(completion: str) -> str:
-    """Return the thinking as prose: without tags, code and sandbox outputs.
-
-    Works on completions that break the format too: the thinking then is what stands before the
-    first ``</think>`` or ``<answer>``.
-    """
-    own = remove_sandbox_outputs(completion)
-    plain = re.sub(r"<code>.*?(?:</code>|\Z)", " ", own, flags=re.IGNORECASE | re.DOTALL)
-    opened = _THINK_OPEN.search(plain)
-    if opened is not None:
-        plain = plain[opened.end() :]
-    return _THINK_CLOSE.split(plain, maxsplit=1)[0].strip()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.protocol import IMAGE_TAG, extract_answer, reasoning, remove_sandbox_outputs
+from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.reading import Reading, read
+from swift_thyme.core.rollout_infos import read_infos
+from swift_thyme.core.summary import TrajectorySummary
 
 __all__ = ["Sample", "read_samples"]
 
 _PROMPT_TAIL = re.compile(r"\n[^\n]*\bUser Image Path\b.*\Z", re.DOTALL | re.IGNORECASE)
-_CODE = re.compile(r"<code>.*?</code>", re.DOTALL | re.IGNORECASE)
-_WRAPPED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sample:
     """One completion and what it is scored against."""
 
@@ -29,18 +31,23 @@ class Sample:
     """Accepted answers; empty where the row has no solution."""
     images: tuple[Any, ...] = ()
     """The row's images, then those that the sandbox returned, in ms-swift's forms."""
-    rollout: Mapping[str, Any] = field(default_factory=dict)
-    """What the scheduler recorded in ``rollout_infos``."""
+    rollout: TrajectorySummary | None = None
+    """What the scheduler recorded in ``rollout_infos``; None where it recorded nothing."""
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What the completion says."""
+        return read(self.completion)
 
     @property
     def answer(self) -> str | None:
         """The text of the last answer block; what code or its output holds does not count."""
-        return extract_answer(_CODE.sub("", remove_sandbox_outputs(self.completion)))
+        return self.reading.answer
 
     @property
     def reasoning(self) -> str:
         """The thinking without code and sandbox outputs."""
-        return reasoning(self.completion)
+        return self.reading.reasoning
 
 
 def read_samples(completions: Sequence[Any], columns: Mapping[str, Any]) -> list[Sample]:
@@ -68,7 +75,7 @@ def read_samples(completions: Sequence[Any], columns: Mapping[str, Any]) -> list
                 question=_bare_question(question),
                 references=_references(_cell(columns, "solution", index), index),
                 images=_images(_cell(columns, "images", index)),
-                rollout=_cell(columns, "rollout_infos", index) or {},
+                rollout=read_infos(_cell(columns, "rollout_infos", index)),
             )
         )
     return samples
@@ -120,6 +127,6 @@ def _references(solution: Any, index: int) -> tuple[str, ...]:
     if not isinstance(solution, str):
         kind = type(solution).__name__
         raise DataError(f"solution of row {index} of the batch is {kind}, not text")
-    wrapped = _WRAPPED.search(solution)
-    text = (wrapped.group(1) if wrapped else solution).strip()
+    wrapped = read(solution).answers
+    text = (wrapped[0].inner if wrapped and wrapped[0].closed else solution).strip()
     return (text,) if text else ()

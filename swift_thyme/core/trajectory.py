@@ -12,34 +12,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
+from swift_thyme.core.block import BlockRecord
+from swift_thyme.core.codec import TokenCodec
 from swift_thyme.core.errors import SandboxUnavailableError
-from swift_thyme.core.observation import Observation, render_observation
-from swift_thyme.core.protocol import (
-    ANSWER_CLOSE,
-    STOP_STRINGS,
-    code_blocks,
-    has_open_code_block,
-    pending_code,
-)
+from swift_thyme.core.execution import ExecutionResult, ReturnedImage
+from swift_thyme.core.observation import render_observation
+from swift_thyme.core.protocol import STOP_STRINGS
+from swift_thyme.core.reading import Reading, read
 from swift_thyme.core.repetition import repetition_end
-
-if TYPE_CHECKING:
-    from swift_thyme.core.execution import ExecutionResult, ReturnedImage
+from swift_thyme.core.summary import EndReason, TrajectorySummary
 
 __all__ = [
     "CodeSession",
     "DEFAULT_MAX_IMAGES",
     "DEFAULT_MAX_TURNS",
-    "EncodedObservation",
-    "EndReason",
     "Limits",
-    "TokenCodec",
     "Trajectory",
-    "TrajectorySummary",
     "TurnOutcome",
 ]
 
@@ -49,25 +40,6 @@ DEFAULT_MAX_TURNS = 4
 """Turns of a trajectory where nothing else is said (``GEN_ITER_LIMIT``)."""
 DEFAULT_MAX_IMAGES = 6
 """Images of a prompt and all observations where nothing else is said (the published recipe)."""
-
-
-class EndReason(str, Enum):
-    """Why a trajectory is over."""
-
-    ANSWER = "answer"
-    """The model closed its answer."""
-    END_OF_TEXT = "end_of_text"
-    """The model ended its text, or a stop word of the user's matched, without an answer."""
-    TURN_LIMIT = "turn_limit"
-    """The last allowed turn ended with a code block, whose output nobody could read."""
-    LENGTH_LIMIT = "length_limit"
-    """A token limit cut the text, or the next observation would not fit."""
-    REPETITION = "repetition"
-    """A turn evidently looped (``sampling.repetition``); what followed is cut off."""
-    IMAGE_LIMIT = "image_limit"
-    """The next observation holds more images than the prompt may have."""
-    SANDBOX_FAILURE = "sandbox_failure"
-    """The sandbox itself failed; the trajectory says nothing about the model."""
 
 
 class Limits(NamedTuple):
@@ -85,15 +57,6 @@ class Limits(NamedTuple):
     """Wall time of one code block in seconds; None leaves it to the sandbox."""
     stop_repetition: bool = True
     """Whether a turn that evidently loops ends the trajectory."""
-
-
-class EncodedObservation(NamedTuple):
-    """An observation as token ids."""
-
-    token_ids: list[int]
-    """Ids with ONE placeholder per image."""
-    expanded_length: int
-    """Length once every placeholder is expanded to its visual tokens."""
 
 
 class CodeSession(Protocol):
@@ -114,22 +77,6 @@ class CodeSession(Protocol):
         """End the session; may be called twice."""
 
 
-class TokenCodec(Protocol):
-    """What a trajectory needs to know about the model's tokens."""
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of the ids, special tokens included."""
-
-    def is_end_of_text(self, token_id: int) -> bool:
-        """Tell whether the id ends a text (not: a stop string)."""
-
-    def prompt_length(self) -> int:
-        """Return the length of this trajectory's prompt in tokens, images expanded."""
-
-    def encode_observation(self, observation: Observation) -> EncodedObservation:
-        """Return the ids of an observation; each ``<image>`` is one placeholder."""
-
-
 class TurnOutcome(NamedTuple):
     """What follows a turn."""
 
@@ -139,62 +86,13 @@ class TurnOutcome(NamedTuple):
     """How many of the turn's sampled ids belong to the trajectory: all, or less after a cut."""
     observation_ids: list[int]
     """Ids to append, not trained on; empty where there is nothing to say."""
-    images: tuple[ReturnedImage, ...]
-    """The images behind the placeholders in ``observation_ids``, in order."""
-
-
-@dataclass
-class TrajectorySummary:
-    """Counts of one trajectory; JSON-serialisable through :meth:`as_infos`."""
-
-    turns: int = 0
-    blocks: int = 0
-    """Code blocks written, a last one that was cut included."""
-    statuses: list[str] = field(default_factory=list)
-    """Sandbox status of each block that was executed, in order."""
-    repairs: list[str] = field(default_factory=list)
-    images: int = 0
-    """Returned images that entered the context."""
-    observations: int = 0
-    """Observations of blocks with status ``ok`` that entered the context."""
-    sampled_tokens: int = 0
-    sandbox_s: float = 0.0
-    """Wall time spent in the sandbox, in seconds."""
-    block_s: list[float] = field(default_factory=list)
-    """Wall time of each executed block in the sandbox, in seconds."""
-    block_repairs: list[list[str]] = field(default_factory=list)
-    """Repairs of each executed block."""
-    observation_tokens: list[int] = field(default_factory=list)
-    """Length of each observation that entered the context, images expanded."""
-    end_reason: EndReason | None = None
+    block: BlockRecord | None = None
+    """The block that was executed, also one whose observation does not enter the context."""
 
     @property
-    def blocks_ran(self) -> int:
-        """Executed blocks that ended without an error."""
-        return self.statuses.count("ok")
-
-    @property
-    def tool_used(self) -> bool:
-        """At least one block ran and its output entered the context."""
-        return self.observations > 0
-
-    def as_infos(self) -> dict[str, Any]:
-        """Return the counts under the names that ``rollout_infos`` carries."""
-        return {
-            "thyme_turns": self.turns,
-            "thyme_blocks": self.blocks,
-            "thyme_blocks_ran": self.blocks_ran,
-            "thyme_statuses": list(self.statuses),
-            "thyme_repairs": list(self.repairs),
-            "thyme_images": self.images,
-            "thyme_tool_used": self.tool_used,
-            "thyme_sampled_tokens": self.sampled_tokens,
-            "thyme_sandbox_s": round(self.sandbox_s, 4),
-            "thyme_block_s": [round(seconds, 4) for seconds in self.block_s],
-            "thyme_block_repairs": [list(repairs) for repairs in self.block_repairs],
-            "thyme_observation_tokens": list(self.observation_tokens),
-            "thyme_end_reason": self.end_reason.value if self.end_reason else None,
-        }
+    def images(self) -> tuple[ReturnedImage, ...]:
+        """The images behind the placeholders in ``observation_ids``, in order."""
+        return self.block.images if self.block is not None and self.observation_ids else ()
 
 
 class Trajectory:
@@ -275,27 +173,26 @@ class Trajectory:
         if self._length is not None:
             self._length += kept
         self._open_text += self._codec.decode(token_ids[:kept])
-        text = self._open_text
-        code = pending_code(text)
-        block_is_open = has_open_code_block(text)
+        reading = read(self._open_text)
         if loop_end is not None:
             return self._end(EndReason.REPETITION, kept)
         if was_cut:
             return self._end(EndReason.LENGTH_LIMIT, kept)
-        if code is None:
-            stripped = text.rstrip().lower()
-            if stripped.endswith(ANSWER_CLOSE) and not block_is_open:
-                return self._end(EndReason.ANSWER, kept)
-            stopped_by_us = stripped.endswith(STOP_STRINGS)
-            if not stopped_by_us or kept == 0 or self._codec.is_end_of_text(token_ids[kept - 1]):
-                return self._end(EndReason.END_OF_TEXT, kept)
-            # A tag in prose or in a string of the program stopped the engine: just go on.
-            if limits.max_turns is not None and summary.turns >= limits.max_turns:
+        is_last = limits.max_turns is not None and summary.turns >= limits.max_turns
+        program = reading.pending_program
+        if program is not None:
+            if is_last:
                 return self._end(EndReason.TURN_LIMIT, kept)
-            return TurnOutcome(False, kept, [], ())
-        if limits.max_turns is not None and summary.turns >= limits.max_turns:
+            return await self._run(program, reading, kept)
+        if reading.ends_with_answer:
+            return self._end(EndReason.ANSWER, kept)
+        stopped_by_us = reading.text.rstrip().lower().endswith(STOP_STRINGS)
+        if not stopped_by_us or kept == 0 or self._codec.is_end_of_text(token_ids[kept - 1]):
+            return self._end(EndReason.END_OF_TEXT, kept)
+        # A tag in prose or in a string of the program stopped the engine: just go on.
+        if is_last:
             return self._end(EndReason.TURN_LIMIT, kept)
-        return await self._run(code, kept)
+        return TurnOutcome(False, kept, [])
 
     async def _room(self, n_sampled: int) -> int:
         """Return how many of the sampled ids the limits leave."""
@@ -309,38 +206,46 @@ class Trajectory:
             kept = min(kept, limits.max_total_tokens - self._length)
         return max(kept, 0)
 
-    async def _run(self, code: str, kept: int) -> TurnOutcome:
+    async def _run(self, program: str, reading: Reading, kept: int) -> TurnOutcome:
         summary, limits = self.summary, self._limits
-        self._count_blocks()
+        summary.blocks_written += len(reading.blocks)
+        self._open_text = ""
         if self._session is None:
             self._session = await self._open_session()
-        result: ExecutionResult = await self._session.run(code, timeout_s=limits.block_timeout_s)
-        summary.statuses.append(str(result.status.value))
-        summary.repairs.extend(result.repairs)
-        summary.sandbox_s += result.duration_s
-        summary.block_s.append(result.duration_s)
-        summary.block_repairs.append(list(result.repairs))
+        result = await self._session.run(program, timeout_s=limits.block_timeout_s)
         observation = render_observation(result)
+        block = BlockRecord(
+            status=result.status.value,
+            turn=summary.turns,
+            code=program,
+            output=observation.text,
+            images=observation.images,
+            repairs=tuple(result.repairs),
+            duration_s=result.duration_s,
+            entered=False,
+        )
+        summary.blocks.append(block)
         n_images = self._n_images + len(observation.images)
         if limits.max_images is not None and n_images > limits.max_images:
-            return self._end(EndReason.IMAGE_LIMIT, kept)
+            return self._end(EndReason.IMAGE_LIMIT, kept, block)
         encoded = await asyncio.to_thread(self._codec.encode_observation, observation)
         if self._length is not None and limits.max_total_tokens is not None:
             # An observation that leaves no room to react to it is no use either.
             if self._length + encoded.expanded_length >= limits.max_total_tokens:
-                return self._end(EndReason.LENGTH_LIMIT, kept)
+                return self._end(EndReason.LENGTH_LIMIT, kept, block)
             self._length += encoded.expanded_length
         self._n_images = n_images
-        summary.images += len(observation.images)
-        summary.observations += result.status.value == "ok"
-        summary.observation_tokens.append(encoded.expanded_length)
-        return TurnOutcome(False, kept, encoded.token_ids, observation.images)
+        block = replace(
+            block,
+            n_ids=len(encoded.token_ids),
+            tokens=encoded.expanded_length,
+            entered=True,
+        )
+        summary.blocks[-1] = block
+        return TurnOutcome(False, kept, encoded.token_ids, block)
 
-    def _count_blocks(self) -> None:
+    def _end(self, reason: EndReason, kept: int, block: BlockRecord | None = None) -> TurnOutcome:
         text, self._open_text = self._open_text, ""
-        self.summary.blocks += len(code_blocks(text)) + has_open_code_block(text)
-
-    def _end(self, reason: EndReason, kept: int) -> TurnOutcome:
-        self._count_blocks()
+        self.summary.blocks_written += len(read(text).blocks)
         self.summary.end_reason = reason
-        return TurnOutcome(True, kept, [], ())
+        return TurnOutcome(True, kept, [], block)

@@ -22,23 +22,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.protocol import blank_sandbox_outputs, code_blocks
+from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.segment import Segment, SegmentKind
 
 __all__ = [
     "FORMAT_VERSION",
     "ImageRef",
-    "Segment",
-    "SegmentKind",
     "TrajectoryRecord",
     "TrajectoryWriter",
     "read_trajectories",
-    "split_sampled_text",
     "trajectory_files",
 ]
 
@@ -57,19 +54,6 @@ _SIGNATURES = (
     (b"II*\x00", "tif"),
     (b"MM\x00*", "tif"),
 )
-_CODE_OPEN = re.compile(r"<code>", re.IGNORECASE)
-
-
-class SegmentKind(str, Enum):
-    """Who wrote a piece of an assistant turn, and what it is."""
-
-    TEXT = "text"
-    """Sampled by the model, no code."""
-    CODE = "code"
-    """Sampled by the model: a block from ``<code>`` to ``</code>``, tags and fence included; the
-    last one of a trajectory that was cut may lack its end."""
-    OBSERVATION = "observation"
-    """Written by the sandbox: ``<sandbox_output>…</sandbox_output>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +72,6 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of the assistant's turn; the texts of all pieces joined are the completion."""
-
-    kind: SegmentKind
-    text: str
-    """The exact characters; in an observation one ``<image>`` stands for each image."""
-    images: tuple[ImageRef, ...] = ()
-    """The images behind the ``<image>`` tags of an observation, in order."""
-    tokens: int | None = None
-    """Length in tokens, images expanded; None where the engine does not tell."""
-    status: str | None = None
-    """Of an observation: how the block before it ended (``ok``, ``error``, ``timeout``, …)."""
-    repairs: tuple[str, ...] = ()
-    """Of an observation: the repairs that were applied to the block before it."""
-    duration_s: float | None = None
-    """Of an observation: wall time of the block in the sandbox, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
 class TrajectoryRecord:
     """One trajectory."""
 
@@ -114,7 +79,7 @@ class TrajectoryRecord:
     """Unique within its file."""
     question: str
     """The question alone, without image tags and prompt boilerplate."""
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment[ImageRef], ...]
     """The assistant's turn, in order."""
     run: str = ""
     """What this belongs to: a model, a run of an evaluation, a training job; for filters."""
@@ -199,7 +164,7 @@ def _image_ref(value: Any) -> ImageRef:
     return ref
 
 
-def _segment(value: Any) -> Segment:
+def _segment(value: Any) -> Segment[ImageRef]:
     return Segment(
         kind=SegmentKind(value["kind"]),
         text=str(value["text"]),
@@ -209,29 +174,6 @@ def _segment(value: Any) -> Segment:
         repairs=tuple(map(str, value.get("repairs", ()))),
         duration_s=value.get("duration_s"),
     )
-
-
-def split_sampled_text(text: str) -> list[tuple[SegmentKind, str]]:
-    """Split text that the model sampled between two observations into prose and code.
-
-    The pieces joined are the text. An open ``<code>`` at the end is a code piece too.
-    """
-    pieces: list[tuple[SegmentKind, str]] = []
-
-    def add(kind: SegmentKind, piece: str) -> None:
-        if piece:
-            pieces.append((kind, piece))
-
-    position = 0
-    for block in code_blocks(text):
-        add(SegmentKind.TEXT, text[position : block.start])
-        add(SegmentKind.CODE, text[block.start : block.end])
-        position = block.end
-    opening = _CODE_OPEN.search(blank_sandbox_outputs(text), position)
-    start = opening.start() if opening else len(text)
-    add(SegmentKind.TEXT, text[position:start])
-    add(SegmentKind.CODE, text[start:])
-    return pieces
 
 
 class TrajectoryWriter:
@@ -275,6 +217,14 @@ class TrajectoryWriter:
             os.replace(partial, target)
         width, height = size if size is not None else _size(data)
         return ImageRef(file=file, width=width, height=height, name=name)
+
+    def add_segment(self, segment: Segment[ReturnedImage]) -> Segment[ImageRef]:
+        """Store the images of a segment and return the segment that names them."""
+        refs = tuple(
+            self.add_image(image.data, name=image.name, size=(image.width, image.height))
+            for image in segment.images
+        )
+        return segment.with_images(refs)
 
     def write(self, *records: TrajectoryRecord, durable: bool = False) -> None:
         """Append records.

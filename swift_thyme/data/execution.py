@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from swift_thyme.core.errors import SettingsError
-from swift_thyme.core.protocol import IMAGE_TAG, code_blocks
+from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.reading import read
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.data.response import output_texts
 from swift_thyme.data.rows import BuiltRow
 from swift_thyme.sandbox import InputImage, SandboxPool
 
@@ -63,10 +63,10 @@ async def execute_rows(
 
 async def _execute(pool: SandboxPool, row: BuiltRow, timeout_s: float | None) -> Executed:
     response = row.output["messages"][-1]["content"]
-    blocks = code_blocks(response)
-    if not blocks:
+    reading = read(response)
+    programs, recorded = reading.programs, reading.outputs
+    if not programs:
         return Executed(None, 0, 0)
-    recorded = output_texts(response)
     n_own = len(row.images) - sum(text.count(IMAGE_TAG) for text in recorded)
     images = [
         InputImage(str(image.path), image.path if image.data is None else image.data)
@@ -78,8 +78,8 @@ async def _execute(pool: SandboxPool, row: BuiltRow, timeout_s: float | None) ->
     except ValueError as error:
         raise SettingsError(f"--out: the sandbox cannot show images there: {error}") from error
     async with session:
-        for number, (block, output) in enumerate(zip(blocks, recorded, strict=True), 1):
-            result = await session.run(block.code, timeout_s)
+        for number, (program, output) in enumerate(zip(programs, recorded, strict=True), 1):
+            result = await session.run(program, timeout_s)
             repaired += bool(result.repairs)
             problem = None
             if not result.ok:
@@ -92,4 +92,4 @@ async def _execute(pool: SandboxPool, row: BuiltRow, timeout_s: float | None) ->
                 problem = RowRejected(Reason.OUTPUT_MISSING, f"block {number} printed nothing")
             if problem is not None:
                 return Executed(problem, number, repaired)
-    return Executed(None, len(blocks), repaired)
+    return Executed(None, len(programs), repaired)

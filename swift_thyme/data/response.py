@@ -9,14 +9,17 @@ import textwrap
 import warnings
 from collections.abc import Collection
 
-from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_DIR, code_blocks
+from swift_thyme.core.protocol import (
+    IMAGE_TAG,
+    OUTPUT_DIR,
+    OUTPUT_OPEN,
+    THINK_CLOSE,
+)
+from swift_thyme.core.reading import Reading, SpanKind, find_tags, read
 from swift_thyme.data.reasons import Reason, RowRejected
 
 __all__ = ["check_special_tokens", "check_response", "output_texts", "replace_paths", "tidy"]
 
-_TAG = re.compile(r"<(/?)(think|code|sandbox_output|answer)>", re.IGNORECASE)
-_OUTPUT = re.compile(r"<sandbox_output>(.*?)</sandbox_output>", re.IGNORECASE | re.DOTALL)
-_GAP = re.compile(r"(</code>)\s+(<sandbox_output>)", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad"
     r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)\|>"
@@ -30,7 +33,16 @@ def tidy(response: str) -> str:
     A rollout stops at ``</code>``, where the output follows at once, and at ``</answer>``; blanks
     there would train the model to write what it never gets to write.
     """
-    return _GAP.sub(r"\1\2", response.strip())
+    response = response.strip()
+    reading = read(response)
+    texts = []
+    position = 0
+    for block in reading.blocks:
+        after = response[block.end :]
+        if block.closed and after.lstrip()[: len(OUTPUT_OPEN)].lower() == OUTPUT_OPEN:
+            texts.append(response[position : block.end])
+            position = len(response) - len(after.lstrip())
+    return "".join([*texts, response[position:]])
 
 
 def check_special_tokens(text: str, name: str) -> None:
@@ -46,14 +58,15 @@ def check_special_tokens(text: str, name: str) -> None:
 
 def output_texts(response: str) -> list[str]:
     """Return what stands inside the sandbox outputs, in order."""
-    return _OUTPUT.findall(response)
+    return read(response).outputs
 
 
 class _Scan:
-    """One pass over the tags of a response."""
+    """One pass over the tags of a response that count."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.text = reading.text
         self.open: str | None = None
         """The block that is open: `code`, `sandbox_output` or `answer`; they do not nest."""
         self.think = "absent"
@@ -67,15 +80,15 @@ class _Scan:
         return RowRejected(reason, f"{what} at character {at}: {around!r}")
 
     def run(self) -> None:
-        for match in _TAG.finditer(self.text):
-            closing, tag, at = bool(match.group(1)), match.group(2).lower(), match.start()
+        for found in self.reading.tags:
+            closing, tag, at = found.text.startswith("</"), found.text.strip("</>"), found.start
             if self.open is not None:
                 self._inside(closing, tag, at)
             else:
                 self._between(closing, tag, at)
-            self.position = match.end()
+            self.position = found.end
             if self.open is None and closing and tag == "code":
-                self.code_end = match.end()
+                self.code_end = found.end
         end = len(self.text)
         if self.open is not None:
             raise self.reject(Reason.UNBALANCED_TAG, f"<{self.open}> is not closed", end)
@@ -95,8 +108,6 @@ class _Scan:
                     raise self.reject(Reason.EMPTY_ANSWER, "<answer> is empty", at)
                 self.answered = True
             self.open = None
-        elif self.open == "sandbox_output" and tag != self.open:
-            return  # what a program printed is no markup
         else:
             mark = "/" if closing else ""
             raise self.reject(Reason.UNBALANCED_TAG, f"<{mark}{tag}> inside <{self.open}>", at)
@@ -117,7 +128,7 @@ class _Scan:
         if self.answered:
             raise self.reject(Reason.TAG_ORDER, f"<{tag}> after the answer", at)
         if tag == "answer" and self.think == "open":
-            if "</think>" in self.text[at:].lower():
+            if any(t.text == THINK_CLOSE for t in self.reading.tags if t.start > at):
                 raise self.reject(Reason.TAG_ORDER, "<answer> before </think>", at)
             raise self.reject(Reason.UNBALANCED_TAG, "<think> is not closed", at)
         self.open = tag
@@ -147,15 +158,20 @@ def check_response(response: str) -> None:
     if not response.strip():
         raise RowRejected(Reason.EMPTY_RESPONSE, "the response is empty")
     check_special_tokens(response, "the response")
-    _Scan(response).run()
-    own = _OUTPUT.sub("", response)
-    if IMAGE_TAG in own:
-        raise RowRejected(Reason.IMAGE_OUTSIDE_OUTPUT, f"{own.count(IMAGE_TAG)} of them")
-    for number, block in enumerate(code_blocks(response), 1):
-        _check_code(block.code, number)
+    reading = read(response)
+    _Scan(reading).run()
+    own = [response[s.start : s.end] for s in reading.spans if s.kind is not SpanKind.OUTPUT]
+    n_tags = sum(text.count(IMAGE_TAG) for text in own)
+    if n_tags:
+        raise RowRejected(Reason.IMAGE_OUTSIDE_OUTPUT, f"{n_tags} of them")
+    for number, program in enumerate(reading.programs, 1):
+        _check_code(program, number)
 
 
 def _check_code(code: str, number: int) -> None:
+    # The engine would stop in the middle of such a program.
+    for tag in find_tags(code):
+        raise RowRejected(Reason.UNBALANCED_TAG, f"{tag} inside the program of block {number}")
     try:
         with warnings.catch_warnings():
             # Unknown escapes such as "\d" are legal, and common in regular expressions.

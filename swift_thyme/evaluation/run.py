@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from swift_thyme.answers.verdict import Verdict
 from swift_thyme.core.errors import DataError, EngineError
-from swift_thyme.core.trajectory import EndReason
+from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter, read_trajectories
 from swift_thyme.evaluation.items import PromptStyle, Shown, show
 from swift_thyme.evaluation.matching import match

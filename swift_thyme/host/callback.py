@@ -19,6 +19,9 @@ from typing import Any
 from swift.callbacks.base import TrainerCallback  # noqa: TID253 - the host's base class
 
 from swift_thyme.core.errors import DataError
+from swift_thyme.core.execution import ExecutionStatus
+from swift_thyme.core.rollout_infos import read_infos
+from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
@@ -39,40 +42,37 @@ SUMMED_REWARD_METRICS = frozenset(
 """Reward metrics that are counts; the others are shares and latencies."""
 
 
-def trajectory_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, float]:
     """Return the means that are logged for a set of ended trajectories.
 
     Args:
-        summaries: What :meth:`swift_thyme.core.trajectory.TrajectorySummary.as_infos` returned, at
-            least one.
+        summaries: The trajectories, at least one.
 
     Returns:
         Metric name to value. Rates are shares in [0, 1]; ``thyme/code_success_rate`` is missing
         where no block was executed, because a share of nothing is not zero.
     """
     n = len(summaries)
-    statuses = [status for summary in summaries for status in summary["thyme_statuses"]]
-    end_reasons = Counter(str(summary["thyme_end_reason"]) for summary in summaries)
-
-    def mean(key: str) -> float:
-        return sum(float(summary[key]) for summary in summaries) / n
-
+    statuses = Counter(status for summary in summaries for status in summary.statuses)
+    executed = statuses.total()
+    images = sum(summary.images for summary in summaries)
     metrics = {
-        "thyme/tool_use_rate": mean("thyme_tool_used"),
-        "thyme/turns": mean("thyme_turns"),
-        "thyme/blocks": mean("thyme_blocks"),
-        "thyme/blocks_ran": mean("thyme_blocks_ran"),
-        "thyme/images": mean("thyme_images"),
-        "thyme/images_total": float(sum(summary["thyme_images"] for summary in summaries)),
-        "thyme/sampled_tokens": mean("thyme_sampled_tokens"),
-        "thyme/sandbox_s": mean("thyme_sandbox_s"),
+        "thyme/tool_use_rate": sum(summary.tool_used for summary in summaries) / n,
+        "thyme/turns": sum(summary.turns for summary in summaries) / n,
+        "thyme/blocks": sum(summary.blocks_written for summary in summaries) / n,
+        "thyme/blocks_ran": sum(summary.blocks_ran for summary in summaries) / n,
+        "thyme/images": images / n,
+        "thyme/images_total": float(images),
+        "thyme/sampled_tokens": sum(summary.sampled_tokens for summary in summaries) / n,
+        "thyme/sandbox_s": sum(summary.sandbox_s for summary in summaries) / n,
     }
-    if statuses:
-        metrics["thyme/code_success_rate"] = statuses.count("ok") / len(statuses)
-        for status, count in sorted(Counter(statuses).items()):
-            if status != "ok":
-                metrics[f"thyme/status/{status}"] = count / len(statuses)
-    for reason, count in sorted(end_reasons.items()):
+    if executed:
+        metrics["thyme/code_success_rate"] = statuses[ExecutionStatus.OK.value] / executed
+        for status, count in sorted(statuses.items()):
+            if status != ExecutionStatus.OK.value:
+                metrics[f"thyme/status/{status}"] = count / executed
+    reasons = Counter(s.end_reason.value if s.end_reason else "unknown" for s in summaries)
+    for reason, count in sorted(reasons.items()):
         metrics[f"thyme/end/{reason}"] = count / n
     return metrics
 
@@ -157,7 +157,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._watching = False
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
-        self._scored: list[dict[str, Any]] = []
+        self._scored: list[TrajectorySummary] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop with the rows named where image files are missing."""
@@ -206,8 +206,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         # for the next one.
         @functools.wraps(log_rollout)
         def watch_and_log(samples: list[Any]) -> Any:
-            infos = [sample.rollout_infos or {} for sample in samples]
-            self._scored += [info for info in infos if "thyme_end_reason" in info]
+            read = (read_infos(sample.rollout_infos) for sample in samples)
+            self._scored += [summary for summary in read if summary is not None]
             if keeper is not None:
                 draw_from(trainer, samples, keeper)
             return log_rollout(samples)

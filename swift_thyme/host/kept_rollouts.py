@@ -27,14 +27,21 @@ from typing import Any, NamedTuple
 
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.protocol import IMAGE_TAG, parse_user_prompt
+from swift_thyme.core.rollout_infos import read_infos
+from swift_thyme.core.samples import read_samples
+from swift_thyme.core.segment import (
+    Segment,
+    SegmentKind,
+    observation_segment,
+    split_sampled_text,
+)
+from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.core.trajectory_files import (
     FILE_NAME,
     IMAGE_FOLDER,
-    Segment,
-    SegmentKind,
+    ImageRef,
     TrajectoryRecord,
     TrajectoryWriter,
-    split_sampled_text,
 )
 
 __all__ = ["FOLDER", "KeepSettings", "Keeper", "TrajectoryStore", "record_of"]
@@ -103,10 +110,8 @@ def record_of(sample: Any, decode: Callable[[list[int]], str]) -> Kept:
         sample: ``GRPOSample``; its ``rollout_infos`` hold what the o3 scheduler recorded.
         decode: Token ids to text, special tokens included.
     """
-    from swift_thyme.core.samples import read_samples
-
-    infos = sample.rollout_infos or {}
-    segments = _segments(sample, infos, decode)
+    summary = read_infos(sample.rollout_infos)
+    segments = _segments(sample, summary, decode)
     text = "".join(segment.text for segment in segments)
     prompt, system = _prompt(sample.messages)
     columns = {name: [value] for name, value in sample.extra.items()}
@@ -121,20 +126,24 @@ def record_of(sample: Any, decode: Callable[[list[int]], str]) -> Kept:
         prompt=prompt,
         answer=read.answer,
         reference=read.references,
-        end_reason=infos.get("thyme_end_reason"),
-        tool_used=bool(infos.get("thyme_tool_used")),
-        statuses=tuple(infos.get("thyme_statuses") or ()),
-        repairs=tuple(infos.get("thyme_repairs") or ()),
-        turns=int(infos.get("thyme_turns") or infos.get("num_turns") or 1),
         prompt_tokens=_prompt_tokens(sample, segments),
-        sampled_tokens=infos.get("thyme_sampled_tokens"),
-        timings={"sandbox_s": infos["thyme_sandbox_s"]} if "thyme_sandbox_s" in infos else {},
         meta={"prompt_id": str(sample.prompt_id)},
     )
+    if summary is not None:
+        record = replace(
+            record,
+            end_reason=summary.end_reason.value if summary.end_reason else None,
+            tool_used=summary.tool_used,
+            statuses=tuple(summary.statuses),
+            repairs=tuple(summary.repairs),
+            turns=summary.turns,
+            sampled_tokens=summary.sampled_tokens,
+            timings={"sandbox_s": round(summary.sandbox_s, 4)},
+        )
     return Kept(record, images, max(len(images) - returned, 0))
 
 
-def _images_in(segment: Segment) -> int:
+def _images_in(segment: Segment[ImageRef]) -> int:
     return segment.text.count(IMAGE_TAG) if segment.kind is SegmentKind.OBSERVATION else 0
 
 
@@ -149,42 +158,62 @@ def _prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
 
 
 def _segments(
-    sample: Any, infos: Mapping[str, Any], decode: Callable[[list[int]], str]
-) -> tuple[Segment, ...]:
-    """Split the sample's ids by its loss mask: 1 was sampled, 0 came from the sandbox."""
-    ids = [i for turn in sample.response_token_ids or [] for i in turn]
+    sample: Any, summary: TrajectorySummary | None, decode: Callable[[list[int]], str]
+) -> tuple[Segment[ImageRef], ...]:
+    """Split the sample's ids into what was sampled and what the sandbox said."""
+    turns = [list(turn) for turn in sample.response_token_ids or []]
+    if not any(turns):
+        content = sample.messages[-1]["content"]
+        pieces = split_sampled_text(content) if isinstance(content, str) else []
+        return tuple(Segment(kind, text) for kind, text in pieces)
+    if summary is not None and summary.turns == len(turns):
+        return _by_record(turns, summary, decode)
+    return _by_mask(sample, turns, decode)
+
+
+def _by_record(
+    turns: Sequence[list[int]], summary: TrajectorySummary, decode: Callable[[list[int]], str]
+) -> tuple[Segment[ImageRef], ...]:
+    """Split by the record of the blocks, which says how many ids of a turn are its observation."""
+    observed = {block.turn: block for block in summary.blocks if block.entered}
+    segments: list[Segment[ImageRef]] = []
+    sampled: list[int] = []
+    for number, ids in enumerate(turns, 1):
+        block = observed.get(number)
+        cut = len(ids) - (block.n_ids if block is not None else 0)
+        sampled += ids[:cut]
+        if block is not None:
+            # A code block may span several turns, so text is split between observations only.
+            segments += _sampled(sampled, decode)
+            sampled = []
+            text = decode(ids[cut:]).replace(IMAGE_TOKENS, IMAGE_TAG)
+            segments.append(observation_segment(block, text).with_images(()))
+    return (*segments, *_sampled(sampled, decode))
+
+
+def _by_mask(
+    sample: Any, turns: Sequence[list[int]], decode: Callable[[list[int]], str]
+) -> tuple[Segment[ImageRef], ...]:
+    """Split a rollout of another scheduler by its loss mask: 1 was sampled, 0 was added."""
+    ids = [token_id for turn in turns for token_id in turn]
     mask = [m for turn in sample.response_loss_mask or [] for m in turn]
     if len(ids) != len(mask):
         # A rollout of one turn comes without a mask: all of it was sampled.
         mask = [1] * len(ids)
-    if not ids:
-        content = sample.messages[-1]["content"]
-        pieces = split_sampled_text(content) if isinstance(content, str) else []
-        return tuple(Segment(kind, text) for kind, text in pieces)
-    segments: list[Segment] = []
-    observed = 0
+    segments: list[Segment[ImageRef]] = []
     position = 0
-    for sampled, run in itertools.groupby(mask):
+    for was_sampled, run in itertools.groupby(mask):
         end = position + len(list(run))
         piece, position = ids[position:end], end
-        if sampled:
-            segments.extend(_sampled(piece, decode))
-            continue
-        segments.append(
-            Segment(
-                SegmentKind.OBSERVATION,
-                decode(piece).replace(IMAGE_TOKENS, IMAGE_TAG),
-                tokens=_at(infos.get("thyme_observation_tokens"), observed),
-                status=_at(infos.get("thyme_statuses"), observed),
-                repairs=tuple(_at(infos.get("thyme_block_repairs"), observed) or ()),
-                duration_s=_at(infos.get("thyme_block_s"), observed),
-            )
-        )
-        observed += 1
+        if was_sampled:
+            segments += _sampled(piece, decode)
+        else:
+            text = decode(piece).replace(IMAGE_TOKENS, IMAGE_TAG)
+            segments.append(Segment(SegmentKind.OBSERVATION, text))
     return tuple(segments)
 
 
-def _sampled(ids: list[int], decode: Callable[[list[int]], str]) -> list[Segment]:
+def _sampled(ids: list[int], decode: Callable[[list[int]], str]) -> list[Segment[ImageRef]]:
     """Split sampled ids into prose and code; an id counts where its last character stands."""
     text = decode(ids)
     pieces = split_sampled_text(text)
@@ -208,11 +237,7 @@ def _sampled(ids: list[int], decode: Callable[[list[int]], str]) -> list[Segment
     ]
 
 
-def _at(values: Sequence[Any] | None, index: int) -> Any:
-    return values[index] if values is not None and index < len(values) else None
-
-
-def _prompt_tokens(sample: Any, segments: Sequence[Segment]) -> int | None:
+def _prompt_tokens(sample: Any, segments: Sequence[Segment[ImageRef]]) -> int | None:
     """Return the prompt's length, from the length of the whole sample as it is trained on."""
     encoded = getattr(sample, "encoded", None) or {}
     total = encoded.get("length") or len(encoded.get("input_ids") or ())

@@ -15,7 +15,7 @@ from typing import Any
 from swift.rewards import ORM, AsyncORM, orms  # noqa: TID253 - this module is the adapter
 
 from swift_thyme.core.samples import Sample, read_samples
-from swift_thyme.core.trajectory import EndReason
+from swift_thyme.core.summary import EndReason
 from swift_thyme.host.missing_rewards import install_filling
 from swift_thyme.rewards.format import follows_format
 from swift_thyme.rewards.reward_settings import RewardScale, RewardSettings
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 Rewards = list["float | None"]
-
-SANDBOX_FAILURE = EndReason.SANDBOX_FAILURE.value
 
 
 @functools.cache
@@ -83,12 +81,17 @@ class _Scored:
     ) -> Rewards:
         # Where the sandbox itself failed, the trajectory says nothing about the model.
         scores = [
-            None if sample.rollout.get("thyme_end_reason") == SANDBOX_FAILURE else score
+            None if _has_failed(sample) else score
             for sample, score in zip(samples, scores, strict=True)
         ]
         unscored = sum(score is None for score in scores)
         self.scorer.metrics.count("rewards_unscored", unscored)
         return [None if score is None else scale.apply(score) for score in scores]
+
+
+def _has_failed(sample: Sample) -> bool:
+    rollout = sample.rollout
+    return rollout is not None and rollout.end_reason is EndReason.SANDBOX_FAILURE
 
 
 class _SyncReward(_Scored, ORM):  # type: ignore[misc] # ms-swift has no type information

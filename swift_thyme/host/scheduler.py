@@ -24,13 +24,9 @@ from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the ho
 
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.protocol import parse_user_prompt
-from swift_thyme.core.trajectory import (
-    DEFAULT_MAX_IMAGES,
-    EndReason,
-    Limits,
-    Trajectory,
-    TurnOutcome,
-)
+from swift_thyme.core.rollout_infos import write_infos
+from swift_thyme.core.summary import EndReason
+from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, TurnOutcome
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.template_codec import TemplateCodec, as_data_uri
@@ -218,7 +214,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return {"done": False}
         summary = trajectory.summary
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
-        infos = summary.as_infos()
+        infos = write_infos(summary)
         result: dict[str, Any] = {
             "done": True,
             "rollout_infos": {**infos, "images": list(infer_request.images)},

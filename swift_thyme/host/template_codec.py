@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
+from swift_thyme.core.codec import EncodedObservation
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.observation import Observation
 from swift_thyme.core.protocol import IMAGE_TAG
-from swift_thyme.core.trajectory import EncodedObservation
 
 __all__ = ["TemplateCodec", "as_data_uri"]
 

@@ -13,7 +13,6 @@ from swift_thyme.inference.engine import Chunk, Conversation, Engine, Sampling
 from swift_thyme.inference.loop import (
     FinishedTrajectory,
     ObservationEvent,
-    Piece,
     TextEvent,
     run_trajectory,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "FinishedTrajectory",
     "ModelSettings",
     "ObservationEvent",
-    "Piece",
     "PromptImage",
     "Sampling",
     "Task",

@@ -16,7 +16,8 @@ from swift_thyme.host.template_codec import TemplateCodec
 if TYPE_CHECKING:
     from PIL import Image
 
-    from swift_thyme.core.trajectory import EncodedObservation, TurnOutcome
+    from swift_thyme.core.codec import EncodedObservation
+    from swift_thyme.core.trajectory import TurnOutcome
     from swift_thyme.inference.task import Task
     from swift_thyme.sandbox import Observation
 

@@ -22,16 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
+from swift_thyme.core.codec import EncodedObservation
 from swift_thyme.core.errors import EngineError
-from swift_thyme.core.protocol import (
-    ANSWER_CLOSE,
-    ANSWER_OPEN,
-    CODE_CLOSE,
-    IMAGE_TAG,
-    STOP_STRINGS,
-    has_open_code_block,
-)
-from swift_thyme.core.trajectory import EncodedObservation, TurnOutcome
+from swift_thyme.core.protocol import ANSWER_CLOSE, CODE_CLOSE, IMAGE_TAG, STOP_STRINGS
+from swift_thyme.core.reading import TagScanner
+from swift_thyme.core.trajectory import TurnOutcome
 from swift_thyme.inference.engine import Chunk, Sampling
 from swift_thyme.inference.task import Task
 
@@ -214,10 +209,11 @@ class _Conversation:
             return stop_string
         # A server that says nothing about the match: an open block is closed by its own tag.
         written = "".join(p["text"] for p in self._turn if p["type"] == "text") + text
-        if has_open_code_block(written):
+        scanner = TagScanner()
+        scanner.push(written)
+        if scanner.in_code:
             return CODE_CLOSE
-        is_open = written.rfind(ANSWER_OPEN) > written.rfind(ANSWER_CLOSE)
-        return ANSWER_CLOSE if is_open else ""
+        return ANSWER_CLOSE if scanner.in_answer else ""
 
     def extend(self, token_ids: Sequence[int], outcome: TurnOutcome) -> None:
         """Append a turn and what follows it."""

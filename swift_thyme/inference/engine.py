@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from swift_thyme.core.codec import TokenCodec
 from swift_thyme.core.errors import SettingsError
-from swift_thyme.core.trajectory import TokenCodec, TurnOutcome
+from swift_thyme.core.trajectory import TurnOutcome
 from swift_thyme.inference.task import Task
 
 __all__ = ["Chunk", "Conversation", "Engine", "Sampling"]

@@ -12,37 +12,39 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.protocol import IMAGE_TAG, extract_answer
-from swift_thyme.core.trajectory import (
-    DEFAULT_MAX_TURNS,
-    Limits,
-    Trajectory,
-    TrajectorySummary,
-    TurnOutcome,
-)
-from swift_thyme.core.trajectory_files import (
+from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
+from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.reading import read
+from swift_thyme.core.segment import (
     Segment,
-    SegmentKind,
-    TrajectoryRecord,
-    TrajectoryWriter,
+    observation_segment,
     split_sampled_text,
 )
+from swift_thyme.core.summary import TrajectorySummary
+from swift_thyme.core.trajectory import (
+    DEFAULT_MAX_TURNS,
+    CodeSession,
+    Limits,
+    Trajectory,
+    TurnOutcome,
+)
+from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter
 from swift_thyme.inference.engine import Conversation, Engine, Sampling
 from swift_thyme.inference.task import Task
 from swift_thyme.sampling.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
-    from swift_thyme.sandbox import ExecutionResult, ReturnedImage, SandboxPool, SandboxSession
+    from swift_thyme.sandbox import SandboxPool, SandboxSession
 
 __all__ = [
     "FinishedTrajectory",
     "LoopSettings",
     "ObservationEvent",
-    "Piece",
     "TextEvent",
     "run_trajectory",
 ]
@@ -71,19 +73,6 @@ class LoopSettings:
     """Wall time of one code block, in seconds; None leaves it to the sandbox."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a finished turn; see :class:`swift_thyme.core.trajectory_files.Segment`."""
-
-    kind: SegmentKind
-    text: str
-    images: tuple[ReturnedImage, ...] = ()
-    tokens: int | None = None
-    status: str | None = None
-    repairs: tuple[str, ...] = ()
-    duration_s: float | None = None
-
-
 class TextEvent(NamedTuple):
     """The model wrote something."""
 
@@ -93,7 +82,7 @@ class TextEvent(NamedTuple):
 class ObservationEvent(NamedTuple):
     """A block was run and its output entered the context."""
 
-    piece: Piece
+    segment: Segment[ReturnedImage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +90,8 @@ class FinishedTrajectory:
     """The last event."""
 
     task: Task
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment[ReturnedImage], ...]
+    """The assistant's turn, in order."""
     summary: TrajectorySummary
     prompt_tokens: int | None
     sampled_tokens: int | None
@@ -112,13 +102,12 @@ class FinishedTrajectory:
     @property
     def completion(self) -> str:
         """The assistant's turn as text."""
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(segment.text for segment in self.segments)
 
     @property
     def answer(self) -> str | None:
         """Text of the last answer block that the model wrote outside code; None without any."""
-        written = (p.text for p in self.pieces if p.kind is SegmentKind.TEXT)
-        return extract_answer("".join(written)) or None
+        return read(self.completion).answer
 
     def to_record(self, writer: TrajectoryWriter, **fields: Any) -> TrajectoryRecord:
         """Return the record, with its images stored through ``writer``.
@@ -128,21 +117,6 @@ class FinishedTrajectory:
             fields: Further fields of :class:`TrajectoryRecord`, which win.
         """
         summary = self.summary
-        segments = [
-            Segment(
-                kind=piece.kind,
-                text=piece.text,
-                images=tuple(
-                    writer.add_image(i.data, name=i.name, size=(i.width, i.height))
-                    for i in piece.images
-                ),
-                tokens=piece.tokens,
-                status=piece.status,
-                repairs=piece.repairs,
-                duration_s=piece.duration_s,
-            )
-            for piece in self.pieces
-        ]
         known: dict[str, Any] = {
             "id": self.task.id,
             "question": self.task.question,
@@ -165,24 +139,17 @@ class FinishedTrajectory:
                 "sandbox_s": round(summary.sandbox_s, 4),
             },
         }
-        return TrajectoryRecord(segments=tuple(segments), **(known | fields))
+        segments = tuple(writer.add_segment(segment) for segment in self.segments)
+        return TrajectoryRecord(segments=segments, **(known | fields))
 
 
 Event = TextEvent | ObservationEvent | FinishedTrajectory
-
-
-class _Session(Protocol):
-    async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult: ...
-
-    async def close(self) -> None: ...
 
 
 class _NoTool:
     """Stands in for a sandbox session where the tool is switched off."""
 
     async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
-        from swift_thyme.sandbox import ExecutionResult, ExecutionStatus
-
         return ExecutionResult(ExecutionStatus.ERROR, error=NO_TOOL_ERROR)
 
     async def close(self) -> None:
@@ -258,11 +225,8 @@ async def run_trajectory(
             raise DataError("a trajectory with tools needs a sandbox pool")
         sandbox_pool = pool
 
-    async def open_session() -> Any:
-        session: _Session = _NoTool()
-        if settings.tools:
-            session = await _open_session(sandbox_pool, task)
-        return session
+    async def open_session() -> CodeSession:
+        return await _open_session(sandbox_pool, task) if settings.tools else _NoTool()
 
     trajectory = Trajectory(
         conversation.codec, limits, open_session, prompt_images=len(task.images), name=task.id
@@ -276,10 +240,11 @@ async def run_trajectory(
         await trajectory.close()
     summary = trajectory.summary
     if not settings.tools:
-        summary.statuses.clear()
+        # Nothing was executed.
+        summary.blocks.clear()
     yield FinishedTrajectory(
         task=task,
-        pieces=tuple(driver.pieces),
+        segments=tuple(driver.segments),
         summary=summary,
         prompt_tokens=conversation.prompt_tokens,
         sampled_tokens=summary.sampled_tokens if conversation.counts_tokens else None,
@@ -298,7 +263,7 @@ class _Driver:
         settings: LoopSettings,
         stream: bool,
     ) -> None:
-        self.pieces: list[Piece] = []
+        self.segments: list[Segment[ReturnedImage]] = []
         self._conversation = conversation
         self._trajectory = trajectory
         self._limits = limits
@@ -308,7 +273,7 @@ class _Driver:
         self._open_ids: list[int] = []
 
     async def events(self) -> AsyncGenerator[TextEvent | ObservationEvent, None]:
-        """Yield the events of all turns; afterwards ``pieces`` is complete."""
+        """Yield the events of all turns; afterwards ``segments`` is complete."""
         done = False
         while not done:
             ids: list[int] = []
@@ -354,40 +319,30 @@ class _Driver:
         codec = self._conversation.codec
         return ids[:-1] if ids and codec.is_end_of_text(ids[-1]) else ids
 
-    async def _advance(self, ids: list[int], reason: str) -> tuple[TurnOutcome, Piece | None]:
-        summary = self._trajectory.summary
-        before = (len(summary.statuses), len(summary.repairs), summary.sandbox_s)
+    async def _advance(
+        self, ids: list[int], reason: str
+    ) -> tuple[TurnOutcome, Segment[ReturnedImage] | None]:
         outcome = await self._trajectory.advance(ids, reason)
         self._open_ids.extend(ids[: outcome.kept])
         observation = None
-        if outcome.observation_ids:
-            length = self._conversation.length
+        if not outcome.done:
             self._conversation.extend(ids, outcome)
-            grown = self._conversation.length
-            counted = length is not None and grown is not None
-            status = summary.statuses[before[0]] if len(summary.statuses) > before[0] else None
-            observation = Piece(
-                kind=SegmentKind.OBSERVATION,
-                text=self._observation_text(outcome),
-                images=outcome.images,
-                tokens=(grown or 0) - (length or 0) - outcome.kept if counted else None,
-                status=status if self._settings.tools else None,
-                repairs=tuple(summary.repairs[before[1] :]),
-                duration_s=round(summary.sandbox_s - before[2], 4),
-            )
-        elif not outcome.done:
-            self._conversation.extend(ids, outcome)
+        if outcome.block is not None and outcome.observation_ids:
+            observation = self._observation(outcome, outcome.block)
         if observation is not None or outcome.done:
             self._close_open_text()
         if observation is not None:
-            self.pieces.append(observation)
+            self.segments.append(observation)
         return outcome, observation
 
-    def _observation_text(self, outcome: TurnOutcome) -> str:
-        """Return the observation as text, each image as one ``<image>``."""
+    def _observation(self, outcome: TurnOutcome, block: BlockRecord) -> Segment[ReturnedImage]:
         codec = self._conversation.codec
         placeholder = getattr(codec, "image_text", IMAGE_TAG)
-        return codec.decode(outcome.observation_ids).replace(placeholder, IMAGE_TAG)
+        text = codec.decode(outcome.observation_ids).replace(placeholder, IMAGE_TAG)
+        segment = observation_segment(block, text)
+        if self._conversation.length is None:
+            segment = replace(segment, tokens=None)
+        return segment if self._settings.tools else replace(segment, status=None)
 
     def _close_open_text(self) -> None:
         codec, ids = self._conversation.codec, self._without_end(self._open_ids)
@@ -397,7 +352,7 @@ class _Driver:
         if self._conversation.counts_tokens:
             tokens = _tokens_of(ids, [len(text) for _, text in split], codec.decode)
         for (kind, text), count in zip(split, tokens, strict=True):
-            self.pieces.append(Piece(kind, text, tokens=count))
+            self.segments.append(Segment(kind, text, tokens=count))
 
 
 def _tokens_of(

@@ -20,49 +20,43 @@ from __future__ import annotations
 
 import re
 
-from swift_thyme.core.protocol import remove_sandbox_outputs
+from swift_thyme.core.protocol import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    CODE_CLOSE,
+    CODE_OPEN,
+    OUTPUT_CLOSE,
+    OUTPUT_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+)
+from swift_thyme.core.reading import find_tags, read
 
 __all__ = ["follows_format"]
 
 _END_TOKENS = re.compile(r"(?:\s*<\|(?:im_end|endoftext|eot_id|end)\|>)+\s*\Z")
-_CODE_TAG = re.compile(r"<(/?)code>", re.IGNORECASE)
-_ANY_TAG = re.compile(r"</?(?:think|code|sandbox_output|answer)>", re.IGNORECASE)
-_SHAPE = re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL | re.IGNORECASE)
-
-_CODE_MARK = "\x00"
-
-
-def _without_code(text: str) -> str | None:
-    """Replace each code block by one mark; None where code tags are unbalanced or nested."""
-    kept: list[str] = []
-    position = 0
-    opened = False
-    for tag in _CODE_TAG.finditer(text):
-        closing = bool(tag.group(1))
-        if closing != opened:
-            return None
-        if closing:
-            kept.append(_CODE_MARK)
-        else:
-            kept.append(text[position : tag.start()])
-        position = tag.end()
-        opened = not opened
-    if opened:
-        return None
-    kept.append(text[position:])
-    return "".join(kept)
+_SHAPE = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
+_INSIDE = (CODE_OPEN, CODE_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
 
 
 def follows_format(completion: str) -> bool:
     """Tell whether a completion follows the grammar in this module's docstring."""
-    own = _END_TOKENS.sub("", remove_sandbox_outputs(completion)).replace(_CODE_MARK, "")
-    plain = _without_code(own)
-    if plain is None:
+    reading = read(_END_TOKENS.sub("", completion))
+    shape = [tag for tag in reading.tags if tag.text not in _INSIDE]
+    if [tag.text for tag in shape] != _SHAPE or any(tag.stray for tag in reading.tags):
         return False
-    match = _SHAPE.fullmatch(plain)
-    if match is None:
+    think, think_end, answer, answer_end = shape
+    for block in reading.blocks:
+        if not block.closed or CODE_OPEN in find_tags(block.inner):
+            return False
+        if block.start < think.end or block.end > think_end.start:
+            return False
+    parts = [
+        reading.without_outputs(0, think.start),
+        reading.without_outputs(think_end.end, answer.start),
+        reading.without_outputs(answer_end.end),
+    ]
+    if any(part.strip() for part in parts):
         return False
-    think, answer = match.groups()
-    if _ANY_TAG.search(think) or _ANY_TAG.search(answer):
-        return False
-    return bool(think.strip()) and bool(answer.strip()) and _CODE_MARK not in answer
+    thought = reading.without_outputs(think.end, think_end.start, code=CODE_OPEN)
+    return bool(thought.strip()) and reading.answer is not None

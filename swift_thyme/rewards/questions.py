@@ -24,7 +24,6 @@ from importlib.resources import files
 from typing import Any
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.protocol import code_blocks
 from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.judge_images import to_data_url
 from swift_thyme.rewards.reward_settings import JudgeSettings
@@ -137,7 +136,8 @@ def ask_code_process(sample: Sample, limits: JudgeSettings) -> JudgeQuestion | N
 
     An unreadable image is our failure, not the model's, so there is nothing to ask then.
     """
-    made = min(int(sample.rollout.get("thyme_images") or 0), len(sample.images))
+    returned = sample.rollout.images if sample.rollout is not None else 0
+    made = min(returned, len(sample.images))
     originals = len(sample.images) - made
     shown = (*sample.images[:originals][:1], *sample.images[originals:])[: limits.max_images]
     try:
@@ -160,10 +160,9 @@ def _given(sample: Sample) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def _code(sample: Sample, limits: JudgeSettings) -> tuple[tuple[str, str], tuple[str, str]]:
-    blocks = [block.code for block in code_blocks(sample.completion)]
-    joined = "\n\n# --- next block ---\n\n".join(blocks)
-    statuses = sample.rollout.get("thyme_statuses")
-    record = ", ".join(map(str, statuses)) if statuses else "none"
+    joined = "\n\n# --- next block ---\n\n".join(sample.reading.programs)
+    statuses = sample.rollout.statuses if sample.rollout is not None else []
+    record = ", ".join(statuses) or "none"
     return ("code", defuse(joined, limits.max_reasoning_chars)), ("record", record)
 
 

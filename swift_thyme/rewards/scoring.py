@@ -14,13 +14,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from swift_thyme.answers.maths import MathsChecker
 from swift_thyme.answers.rules import answer_is_concluded, match_answer
 from swift_thyme.answers.verdict import Verdict
-from swift_thyme.core.protocol import code_blocks
 from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.judge import Judge, JudgeSession
 from swift_thyme.rewards.metrics import RewardMetrics
@@ -184,7 +182,7 @@ class RewardStep:
 
     async def code(self, sample: Sample) -> float | None:
         """Score of ``code_orm_llm``: whether the code is right and serves the question."""
-        if not code_blocks(sample.completion):
+        if not sample.reading.programs:
             return 0.0
         return await self._ask(ask_code(sample, self._scorer.settings.judge))
 
@@ -196,7 +194,7 @@ class RewardStep:
 
     async def code_process(self, sample: Sample) -> float | None:
         """Score of ``code_prm``: what the images that the code made are worth."""
-        if not code_blocks(sample.completion):
+        if not sample.reading.programs:
             return 0.0
         question = await asyncio.to_thread(ask_code_process, sample, self._scorer.settings.judge)
         return None if question is None else await self._ask(question)
@@ -216,10 +214,8 @@ def executed_share(sample: Sample) -> float | None:
     The scheduler's record decides, never the text: a model can write sandbox output itself. No code
     scores 0. Where code was written and nothing was recorded, nobody knows whether it ran: None.
     """
-    info: dict[str, Any] = dict(sample.rollout)
-    statuses = info.get("thyme_statuses")
-    written = len(code_blocks(sample.completion))
-    if statuses is None:
+    written = len(sample.reading.programs)
+    if sample.rollout is None or not sample.rollout.blocks_recorded:
         return None if written else 0.0
-    written = max(written, int(info.get("thyme_blocks") or 0), len(statuses))
-    return sum(status == "ok" for status in statuses) / written if written else 0.0
+    written = max(written, sample.rollout.blocks_written)
+    return sample.rollout.blocks_ran / written if written else 0.0

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from swift_thyme.core.errors import DataError, SandboxUnavailableError, ThymeError
-from swift_thyme.core.trajectory import EndReason
+from swift_thyme.core.summary import EndReason
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.loop import (
     Event,

@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.protocol import ANSWER_CLOSE, ANSWER_OPEN
-from swift_thyme.core.trajectory import EndReason
-from swift_thyme.inference.loop import FinishedTrajectory, ObservationEvent, Piece, TextEvent
-from swift_thyme.sampling.code_span import CodeSpan
+from swift_thyme.core.reading import Piece, SpanKind, TagScanner
+from swift_thyme.core.segment import Segment, SegmentKind
+from swift_thyme.core.summary import EndReason
+from swift_thyme.inference.loop import FinishedTrajectory, ObservationEvent, TextEvent
 from swift_thyme.serve.requests import ChatRequest
 
 __all__ = ["AnswerSplitter", "ReplyWriter", "error_body", "finish_reason"]
@@ -31,51 +34,43 @@ class AnswerSplitter:
     """Tells the answer from the rest while text comes in pieces of any size."""
 
     def __init__(self) -> None:
-        self._span = CodeSpan()
-        self._held = ""
-        self._in_answer = False
+        self._scanner = TagScanner()
         self._content_begun = False
         self._space = ""
 
     def push(self, text: str) -> Delta:
         """Take what the model wrote and return what can be said of it."""
-        reasoning, content = "", ""
-        for character in text:
-            tag = ANSWER_CLOSE if self._in_answer else ANSWER_OPEN
-            self._held += character
-            while self._held and not tag.startswith(self._held.lower()):
-                out, self._held = self._held[0], self._held[1:]
-                if self._in_answer:
-                    content += self._answer_text(out)
-                else:
-                    reasoning += out
-                    self._span.push(out.lower())
-            if self._held.lower() == tag:
-                if self._in_answer or not self._span.inside:
-                    self._in_answer = not self._in_answer
-                else:
-                    reasoning += self._held
-                self._held = ""
-        return Delta(reasoning, content)
+        return self._delta(self._scanner.push(text))
 
     def observe(self, text: str) -> Delta:
         """Take what the sandbox said; whatever it holds is no answer."""
-        held, self._held = self._held, ""
-        return Delta(held + text, "")
+        return Delta(self._delta(self._scanner.finish()).reasoning + text, "")
 
     def finish(self) -> Delta:
         """Return what was held back."""
-        held, self._held = self._held, ""
-        return Delta("", self._answer_text(held)) if self._in_answer else Delta(held, "")
+        return self._delta(self._scanner.finish())
+
+    def _delta(self, pieces: Sequence[Piece]) -> Delta:
+        reasoning, content = "", ""
+        for piece in pieces:
+            if piece.tag in (ANSWER_OPEN, ANSWER_CLOSE) and not piece.stray:
+                continue
+            if piece.kind is SpanKind.ANSWER:
+                content += self._answer_text(piece.text)
+            else:
+                reasoning += piece.text
+        return Delta(reasoning, content)
 
     def _answer_text(self, text: str) -> str:
         # White space at either end of an answer is no part of it.
-        if text.isspace():
+        kept = text.rstrip()
+        if not kept:
             self._space += text
             return ""
-        space, self._space = self._space, ""
-        begun, self._content_begun = self._content_begun, self._content_begun or bool(text)
-        return (space if begun else "") + text
+        text, space = self._space + kept, text[len(kept) :]
+        self._space = space
+        begun, self._content_begun = self._content_begun, True
+        return text if begun else text.lstrip()
 
 
 def finish_reason(finished: FinishedTrajectory) -> str:
@@ -143,10 +138,10 @@ class ReplyWriter:
 
     def observation(self, event: ObservationEvent) -> str:
         """Return the event for what a block gave."""
-        extra = {"observation": self._piece(event.piece)}
+        extra = {"observation": self._segment(event.segment)}
         if self._request.whole_completion:
-            return self._event({"content": event.piece.text}, thyme=extra)
-        delta = self._splitter.observe(event.piece.text)
+            return self._event({"content": event.segment.text}, thyme=extra)
+        delta = self._splitter.observe(event.segment.text)
         return self._event({"reasoning_content": delta.reasoning}, thyme=extra)
 
     def end(self, finished: FinishedTrajectory) -> str:
@@ -189,16 +184,16 @@ class ReplyWriter:
             "turns": summary.turns,
             "statuses": list(summary.statuses),
             "repairs": list(summary.repairs),
-            "segments": [self._piece(piece) for piece in finished.pieces],
+            "segments": [self._segment(segment) for segment in finished.segments],
             "timings": {
                 "total_s": round(finished.total_s, 4),
                 "sandbox_s": round(summary.sandbox_s, 4),
             },
         }
 
-    def _piece(self, piece: Piece) -> dict[str, Any]:
+    def _segment(self, segment: Segment[ReturnedImage]) -> dict[str, Any]:
         images = []
-        for image in piece.images:
+        for image in segment.images:
             found: dict[str, Any] = {"width": image.width, "height": image.height}
             if self._request.with_images:
                 kind = "jpeg" if image.data.startswith(b"\xff\xd8") else "png"
@@ -206,13 +201,13 @@ class ReplyWriter:
                 found["url"] = f"data:image/{kind};base64,{data}"
             images.append(found)
         return {
-            "kind": piece.kind.value,
-            "text": piece.text,
+            "kind": segment.kind.value,
+            "text": segment.text,
             "images": images,
-            "tokens": piece.tokens,
-            "status": piece.status,
-            "repairs": list(piece.repairs),
-            "duration_s": piece.duration_s,
+            "tokens": segment.tokens,
+            "status": segment.status,
+            "repairs": list(segment.repairs),
+            "duration_s": segment.duration_s,
         }
 
 
@@ -220,16 +215,20 @@ def _reasoning(finished: FinishedTrajectory) -> str:
     """Return the turn without its answer, as a stream would have said it."""
     splitter = AnswerSplitter()
     texts = []
-    for piece in finished.pieces:
-        observed = piece.kind.value == "observation"
-        delta = splitter.observe(piece.text) if observed else splitter.push(piece.text)
+    for segment in finished.segments:
+        observed = segment.kind is SegmentKind.OBSERVATION
+        delta = splitter.observe(segment.text) if observed else splitter.push(segment.text)
         texts.append(delta.reasoning)
     return "".join(texts) + splitter.finish().reasoning
 
 
 def _usage(finished: FinishedTrajectory) -> dict[str, int]:
     """Return token counts; what the sandbox said counts as completion, as it stands there."""
-    observed = sum(p.tokens or 0 for p in finished.pieces if p.kind.value == "observation")
+    observed = sum(
+        segment.tokens or 0
+        for segment in finished.segments
+        if segment.kind is SegmentKind.OBSERVATION
+    )
     prompt, completion = finished.prompt_tokens or 0, (finished.sampled_tokens or 0) + observed
     return {
         "prompt_tokens": prompt,

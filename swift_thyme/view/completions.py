@@ -13,26 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
+from swift_thyme.core.observation import says_failure
+from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.reading import SpanKind, read
 from swift_thyme.core.samples import read_samples
-from swift_thyme.core.trajectory_files import (
-    Segment,
-    SegmentKind,
-    TrajectoryRecord,
-    split_sampled_text,
-)
+from swift_thyme.core.segment import Segment, SegmentKind, split_sampled_text
+from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord
 
 __all__ = ["is_completions_line", "read_completions", "split_completion"]
 
-_OUTPUT = re.compile(
-    rf"{re.escape(OUTPUT_OPEN)}.*?(?:{re.escape(OUTPUT_CLOSE)}|\Z)", re.IGNORECASE | re.DOTALL
-)
 _IMAGE = re.compile(r"<\|vision_start\|>(?:<\|(?:image|placeholder)[^|]*\|>)*<\|vision_end\|>")
 _MESSAGE = re.compile(r"<\|im_start\|>(system|user)\n(.*?)<\|im_end\|>", re.DOTALL)
-_FAILED = re.compile(
-    rf"(?:{re.escape(OUTPUT_OPEN)}|\n)(?:Error|Timeout|Out of memory|Too much output|Killed): ",
-    re.IGNORECASE,
-)
 # Columns of ms-swift that hold numbers and are no rewards.
 _NO_REWARDS = frozenset(
     {"step", "prompt", "completion", "solution", "advantages", "num_turns", "entropy"}
@@ -46,20 +37,21 @@ def is_completions_line(value: Any) -> bool:
     )
 
 
-def split_completion(text: str) -> tuple[Segment, ...]:
+def split_completion(text: str) -> tuple[Segment[ImageRef], ...]:
     """Split a completion into what the model wrote and what the sandbox said.
 
     A model can write ``<sandbox_output>`` itself; text alone cannot tell.
     """
-    segments: list[Segment] = []
+    segments: list[Segment[ImageRef]] = []
     position = 0
-    for match in _OUTPUT.finditer(text):
-        sampled = split_sampled_text(text[position : match.start()])
+    for span in read(text).spans:
+        if span.kind is not SpanKind.OUTPUT:
+            continue
+        sampled = split_sampled_text(text[position : span.start])
         segments += [Segment(kind, piece) for kind, piece in sampled]
-        segments.append(
-            Segment(SegmentKind.OBSERVATION, _IMAGE.sub(IMAGE_TAG, match.group())),
-        )
-        position = match.end()
+        output = _IMAGE.sub(IMAGE_TAG, text[span.start : span.end])
+        segments.append(Segment(SegmentKind.OBSERVATION, output))
+        position = span.end
     sampled = split_sampled_text(text[position:])
     return (*segments, *(Segment(kind, piece) for kind, piece in sampled))
 
@@ -137,7 +129,7 @@ def _record(row: Mapping[str, Any], identifier: str) -> TrajectoryRecord:
         prompt=user,
         answer=read.answer,
         reference=read.references,
-        tool_used=ran and any(not _FAILED.search(text) for text in observations),
+        tool_used=ran and any(not says_failure(text) for text in observations),
         rewards=rewards,
         turns=turns if isinstance(turns, int) else 0,
         meta={"advantage": _number(row["advantages"])} if "advantages" in row else {},

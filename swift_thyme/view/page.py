@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.protocol import code_blocks
-from swift_thyme.core.trajectory_files import ImageRef, Segment, SegmentKind, TrajectoryRecord
+from swift_thyme.core.protocol import CODE_OPEN
+from swift_thyme.core.reading import program_of, read
+from swift_thyme.core.segment import Segment, SegmentKind
+from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord
 from swift_thyme.view.embedded_pictures import Embedded, embed_all
 from swift_thyme.view.highlight import highlight
 from swift_thyme.view.sources import Loaded
 
 __all__ = ["PageReport", "build_page"]
-
-_FENCED = re.compile(r"<code>\s*(?:```[ \t]*(?:python3?|py)?[ \t]*)?\r?\n?", re.IGNORECASE)
 
 
 class PageReport(NamedTuple):
@@ -162,7 +162,7 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 6)
 
 
-def _segment_json(segment: Segment, images: list[list[Any]]) -> dict[str, Any]:
+def _segment_json(segment: Segment[ImageRef], images: list[list[Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {"kind": segment.kind.value, "tokens": segment.tokens}
     if segment.kind is SegmentKind.CODE:
         before, body, after = _code_parts(segment.text)
@@ -180,14 +180,13 @@ def _segment_json(segment: Segment, images: list[list[Any]]) -> dict[str, Any]:
 
 def _code_parts(text: str) -> tuple[str, str, str]:
     """Split a code segment into its opening tag and fence, the program, and their ends."""
-    blocks = code_blocks(text)
-    if blocks and blocks[0].code:
-        start = text.find(blocks[0].code)
-        end = start + len(blocks[0].code)
-        return text[:start], text[start:end], text[end:]
-    opening = _FENCED.match(text)
-    start = opening.end() if opening and not blocks else 0
-    return text[:start], text[start:], ""
+    blocks = read(text).blocks
+    if not blocks or blocks[0].inner not in text:
+        # Without its opening tag, or interrupted by an output that the model made up.
+        return "", text, ""
+    at = text.index(blocks[0].inner, len(CODE_OPEN))
+    start, end = (at + offset for offset in program_of(blocks[0].inner, closed=blocks[0].closed))
+    return text[:start], text[start:end], text[end:]
 
 
 def _as_script_data(value: Any) -> str:

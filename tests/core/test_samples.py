@@ -73,10 +73,16 @@ def test_a_solution_may_be_text_a_number_or_several(
 def test_columns_may_have_holes() -> None:
     samples = read_samples(
         [DONE, DONE],
-        {"images": [None, ["a.jpg"]], "rollout_infos": [None, {"x": 1}], "trainer_state": object()},
+        {
+            "images": [None, ["a.jpg"]],
+            "rollout_infos": [None, {"thyme_statuses": ["ok"]}],
+            "trainer_state": object(),
+        },
     )
     assert [sample.images for sample in samples] == [(), ("a.jpg",)]
-    assert [dict(sample.rollout) for sample in samples] == [{}, {"x": 1}]
+    assert samples[0].rollout is None
+    assert samples[1].rollout is not None
+    assert samples[1].rollout.statuses == ["ok"]
 
 
 def test_what_code_or_its_output_holds_is_no_answer() -> None:

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from swift_thyme.core.codec import EncodedObservation
 from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.repetition import repetition_end
-from swift_thyme.core.trajectory import EncodedObservation, EndReason, Limits, Trajectory
+from swift_thyme.core.rollout_infos import write_infos
+from swift_thyme.core.summary import EndReason
+from swift_thyme.core.trajectory import Limits, Trajectory
 from swift_thyme.sandbox import ExecutionResult, ExecutionStatus, Observation, ReturnedImage
 
 END = 0
@@ -102,7 +105,7 @@ async def test_a_block_runs_and_its_output_follows_in_the_same_turn() -> None:
     assert outcome.images == (PICTURE,)
     outcome = await trajectory.advance(ids("</think><answer>4</answer>", end=True), "stop")
     assert outcome.done
-    infos = trajectory.summary.as_infos()
+    infos = write_infos(trajectory.summary)
     assert infos["thyme_turns"] == 2
     assert infos["thyme_blocks"] == infos["thyme_blocks_ran"] == infos["thyme_images"] == 1
     assert infos["thyme_tool_used"] is True
@@ -144,7 +147,7 @@ async def test_the_last_turns_block_does_not_run_because_nobody_could_read_it() 
     assert outcome.done
     assert trajectory.summary.end_reason is EndReason.TURN_LIMIT
     assert session.codes == ["1"]
-    assert trajectory.summary.blocks == 2
+    assert trajectory.summary.blocks_written == 2
 
 
 async def test_a_length_limit_in_the_middle_of_a_block_counts_the_block() -> None:
@@ -152,7 +155,7 @@ async def test_a_length_limit_in_the_middle_of_a_block_counts_the_block() -> Non
     outcome = await trajectory.advance(ids("<think><code>print("), "length")
     assert outcome.done
     assert trajectory.summary.end_reason is EndReason.LENGTH_LIMIT
-    assert trajectory.summary.blocks == 1
+    assert trajectory.summary.blocks_written == 1
     assert session.codes == []
 
 
@@ -213,7 +216,7 @@ async def test_a_stop_string_inside_a_program_does_not_end_it() -> None:
     outcome = await trajectory.advance(ids("')</code>"), "stop")
     assert not outcome.done
     assert session.codes == ["print('</answer>')"]
-    assert trajectory.summary.blocks == 1
+    assert trajectory.summary.blocks_written == 1
 
 
 async def test_a_tag_in_prose_does_not_end_the_text_but_the_end_token_does() -> None:
@@ -257,7 +260,7 @@ async def test_the_end_token_that_stopped_a_loop_is_not_the_models() -> None:
     outcome = await trajectory.advance(stopped, "stop")
     assert trajectory.summary.end_reason is EndReason.REPETITION
     assert outcome.kept == len(stopped) - 1
-    assert trajectory.summary.blocks == 1
+    assert trajectory.summary.blocks_written == 1
 
 
 async def test_a_loop_goes_on_where_that_is_asked_for() -> None:

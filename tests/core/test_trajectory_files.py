@@ -9,14 +9,12 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.errors import DataError
+from swift_thyme.core.segment import Segment, SegmentKind, split_sampled_text
 from swift_thyme.core.trajectory_files import (
     ImageRef,
-    Segment,
-    SegmentKind,
     TrajectoryRecord,
     TrajectoryWriter,
     read_trajectories,
-    split_sampled_text,
     trajectory_files,
 )
 

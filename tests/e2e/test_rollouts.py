@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from swift_thyme.core.trajectory_files import SegmentKind, read_trajectories
+from swift_thyme.core.segment import SegmentKind
+from swift_thyme.core.trajectory_files import read_trajectories
 from swift_thyme.host.kept_rollouts import IMAGE_TOKENS
 from swift_thyme.view.page import build_page
 from swift_thyme.view.sources import load

@@ -1,27 +1,31 @@
 """What is logged about trajectories; pure functions."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from swift_thyme.core.trajectory import EndReason, TrajectorySummary
+from swift_thyme.core.block import BlockRecord
+from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.rollout_infos import write_infos
+from swift_thyme.core.summary import EndReason, TrajectorySummary
 
 metrics = pytest.importorskip("swift_thyme.host.callback")
 
 
-def make_summary(*statuses: str, images: int = 0, end: EndReason = EndReason.ANSWER) -> dict:
+def make_summary(
+    *statuses: str, images: int = 0, end: EndReason = EndReason.ANSWER
+) -> TrajectorySummary:
+    blocks = [BlockRecord(status, duration_s=0.5) for status in statuses]
+    if images:
+        pictures = tuple(ReturnedImage(b"", 8, 8, "") for _ in range(images))
+        blocks[0] = replace(blocks[0], images=pictures)
     return TrajectorySummary(
-        turns=1 + len(statuses),
-        blocks=len(statuses),
-        statuses=list(statuses),
-        images=images,
-        observations=statuses.count("ok"),
-        sandbox_s=0.5 * len(statuses),
-        end_reason=end,
-    ).as_infos()
+        turns=1 + len(statuses), blocks_written=len(statuses), blocks=blocks, end_reason=end
+    )
 
 
 def test_rates_are_shares_of_trajectories_and_of_executed_blocks() -> None:
@@ -66,7 +70,10 @@ def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
     callback = metrics.ThymeCallback(None, trainer)
     state = SimpleNamespace(is_world_process_zero=True)
     callback.on_train_begin(None, state, None)
-    samples = [SimpleNamespace(rollout_infos=make_summary("ok")), SimpleNamespace(rollout_infos={})]
+    samples = [
+        SimpleNamespace(rollout_infos=write_infos(make_summary("ok"))),
+        SimpleNamespace(rollout_infos={}),
+    ]
     trainer._log_rollout(samples)
     callback.on_step_end(None, state, None)
     assert logged == [samples]

@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.protocol import build_user_prompt
-from swift_thyme.core.trajectory_files import SegmentKind, TrajectoryRecord, read_trajectories
+from swift_thyme.core.rollout_infos import write_infos
+from swift_thyme.core.segment import SegmentKind
+from swift_thyme.core.summary import EndReason, TrajectorySummary
+from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories
 from swift_thyme.host.kept_rollouts import IMAGE_TOKENS, Keeper, KeepSettings, image_data, record_of
 
 IMAGE_ID = 1
@@ -55,7 +60,21 @@ def make_sample(number: int = 0, *turns: tuple[str, str], images: Any = None) ->
     for sampled, observed in turns:
         ids.append(encode(sampled) + encode(observed))
         mask.append([1] * len(encode(sampled)) + [0] * len(encode(observed)))
-    blocks = sum(observed != "" for _, observed in turns)
+    summary = TrajectorySummary(turns=len(turns), sampled_tokens=70, end_reason=EndReason.ANSWER)
+    summary.blocks = [
+        BlockRecord(
+            "ok",
+            turn=turn,
+            images=(ReturnedImage(b"", 40, 40, "a.png"),) * observed.count("<image>"),
+            repairs=("dedent",),
+            duration_s=0.25,
+            n_ids=len(encode(observed)),
+            tokens=99,
+        )
+        for turn, (_, observed) in enumerate(turns, 1)
+        if observed
+    ]
+    summary.blocks_written = len(summary.blocks)
     prompt = build_user_prompt("Which colour?", "/data/a.jpg", (40, 40))
     if images is None:
         images = [base64.b64encode(png(number)).decode(), uri(png(1000 + number))]
@@ -70,18 +89,7 @@ def make_sample(number: int = 0, *turns: tuple[str, str], images: Any = None) ->
         images=images,
         response_token_ids=ids,
         response_loss_mask=mask,
-        rollout_infos={
-            "thyme_end_reason": "answer",
-            "thyme_tool_used": True,
-            "thyme_statuses": ["ok"] * blocks,
-            "thyme_repairs": ["dedent"],
-            "thyme_block_repairs": [["dedent"]] * blocks,
-            "thyme_block_s": [0.25] * blocks,
-            "thyme_observation_tokens": [99] * blocks,
-            "thyme_turns": len(turns),
-            "thyme_sampled_tokens": 70,
-            "thyme_sandbox_s": 0.25,
-        },
+        rollout_infos=write_infos(summary),
         extra={"solution": "red", "question": None},
         encoded={"length": 1000},
     )
@@ -122,6 +130,32 @@ def test_a_record_is_split_by_who_wrote_what() -> None:
     assert (len(images), prompt_images) == (2, 1)
     sampled = sum(segment.tokens or 0 for segment in (think, code, rest))
     assert record.prompt_tokens == 1000 - 99 - sampled
+
+
+def test_code_that_is_not_trained_on_stays_code_and_a_response_prefix_text() -> None:
+    sample = make_sample()
+    code = len(encode(CODE))
+    sampled = len(encode(f"<think>Look. {CODE}"))
+    first = sample.response_loss_mask[0]
+    first[sampled - code : sampled] = [0] * code
+    sample.response_token_ids[0][:0] = encode("<pre>")
+    first[:0] = [0] * len("<pre>")
+    kinds = [segment.kind.value for segment in record_of(sample, decode).record.segments]
+    assert kinds == ["text", "code", "observation", "text"]
+
+
+def test_a_rollout_of_another_scheduler_is_split_by_its_loss_mask() -> None:
+    sample = make_sample()
+    sample.rollout_infos = {}
+    record = record_of(sample, decode).record
+    assert [segment.kind.value for segment in record.segments] == [
+        "text",
+        "code",
+        "observation",
+        "text",
+    ]
+    assert record.end_reason is None
+    assert record.sampled_tokens is None
 
 
 def test_text_that_only_looks_like_an_observation_stays_the_models() -> None:

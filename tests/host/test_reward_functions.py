@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.samples import Sample
 from swift_thyme.rewards.local_judge import Fault, LocalJudge
 from swift_thyme.rewards.reward_settings import JudgeSettings, RewardScale, RewardSettings
@@ -210,13 +211,14 @@ def test_a_row_without_a_solution_is_unscored_and_the_others_keep_theirs(orms: A
         ({"thyme_statuses": [], "thyme_blocks": 0}, completion("x"), 0.0),
         ({"thyme_statuses": ["ok"]}, WITH_CODE * 2, 0.5),
         ({}, WITH_CODE, None),
+        ({"thyme_end_reason": "answer"}, WITH_CODE, None),
         ({}, completion("x"), 0.0),
     ],
 )
 def test_the_code_reward_is_the_recorded_share_of_blocks_that_ran(
     rollout: dict[str, Any], text: str, share: float | None, orms: Any
 ) -> None:
-    assert executed_share(Sample(completion=text, rollout=rollout)) == share
+    assert executed_share(Sample(completion=text, rollout=read_infos(rollout))) == share
     reward = orms.CodeORM(scorer=make_scorer())
     expected = None if share is None else 0.3 * share
     assert reward([text], **columns(1, rollout_infos=[rollout])) == [expected]

@@ -64,7 +64,7 @@ async def test_the_tiny_model_reads_plates_with_its_tool(engine: Any, pool: Sand
     right = [f.answer == number for f, (_, number) in zip(found, tasks, strict=True)]
     assert sum(right) >= 11
     assert all(f.summary.tool_used for f in found)
-    assert all(len(f.pieces[2].images) == 1 for f in found)
+    assert all(len(f.segments[2].images) == 1 for f in found)
 
 
 async def test_a_trajectory_is_the_same_alone_and_in_a_batch(
@@ -96,7 +96,7 @@ async def test_a_turn_is_encoded_as_in_training(engine: Any, pool: SandboxPool) 
     finally:
         type(conversation)._encode = encode
     turn_ids, encoded = encoded_turns[-1]
-    returned = [image.data for piece in finished.pieces for image in piece.images]
+    returned = [image.data for piece in finished.segments for image in piece.images]
     assert len(returned) == 1
     template = copy.copy(engine.template)
     template.set_mode("train")
@@ -119,8 +119,8 @@ async def test_lengths_are_those_of_the_expanded_ids(engine: Any, pool: SandboxP
     conversation = await engine.begin(task)
     assert finished.prompt_tokens == len(conversation._encode()["input_ids"])
     # One image of 16 visual tokens, its two markers and the two tags.
-    assert finished.pieces[2].tokens == 20
-    assert sum(p.tokens or 0 for p in finished.pieces if p.kind.value != "observation") == (
+    assert finished.segments[2].tokens == 20
+    assert sum(p.tokens or 0 for p in finished.segments if p.kind.value != "observation") == (
         finished.sampled_tokens
     )
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from swift_thyme.core.errors import DataError, EngineError
-from swift_thyme.core.trajectory import EndReason
-from swift_thyme.core.trajectory_files import SegmentKind, TrajectoryWriter, read_trajectories
+from swift_thyme.core.segment import SegmentKind
+from swift_thyme.core.summary import EndReason
+from swift_thyme.core.trajectory_files import TrajectoryWriter, read_trajectories
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.loop import (
     NO_TOOL_ERROR,
@@ -67,15 +68,15 @@ async def test_code_is_run_and_the_turn_goes_on_with_what_it_gave(
     assert finished.answer == "red"
     assert finished.summary.end_reason is EndReason.ANSWER
     assert finished.summary.tool_used
-    kinds = [piece.kind.value for piece in finished.pieces]
+    kinds = [piece.kind.value for piece in finished.segments]
     assert kinds == ["text", "code", "observation", "text"]
-    observation = finished.pieces[2]
+    observation = finished.segments[2]
     assert observation.text == "<sandbox_output>(64, 48)\n<image></sandbox_output>"
     assert [(i.width, i.height) for i in observation.images] == [(40, 40)]
     assert observation.status == "ok"
     assert finished.completion == CROP + observation.text + ANSWER
     streamed = "".join(
-        e.text if isinstance(e, TextEvent) else e.piece.text
+        e.text if isinstance(e, TextEvent) else e.segment.text
         for e in events
         if isinstance(e, TextEvent | ObservationEvent)
     )
@@ -109,7 +110,7 @@ async def test_without_tools_nothing_runs_and_the_model_goes_on(task: Any) -> No
     assert finished.answer == "red"
     assert not finished.summary.tool_used
     assert finished.summary.statuses == []
-    assert finished.pieces[2].text == f"<sandbox_output>Error: {NO_TOOL_ERROR}</sandbox_output>"
+    assert finished.segments[2].text == f"<sandbox_output>Error: {NO_TOOL_ERROR}</sandbox_output>"
 
 
 async def test_a_stop_string_that_the_server_cut_off_is_put_back(
@@ -118,8 +119,8 @@ async def test_a_stop_string_that_the_server_cut_off_is_put_back(
     code = "<think><code>print(6 * 7)"
     server = ScriptedServer([code, "So.</think><answer>42"])
     _, finished = await run_all(server, pool, task)
-    assert finished.pieces[1].text == "<code>print(6 * 7)</code>"
-    assert "42" in finished.pieces[2].text
+    assert finished.segments[1].text == "<code>print(6 * 7)</code>"
+    assert "42" in finished.segments[2].text
     assert finished.answer == "42"
 
 

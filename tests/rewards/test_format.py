@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swift_thyme.core.protocol import reasoning
+from swift_thyme.core.reading import read
 from swift_thyme.rewards.format import follows_format
 
 CODE = "<code>\n```python\nprint(1)\n```\n</code><sandbox_output>1</sandbox_output>"
@@ -79,9 +79,9 @@ def test_very_long_completions_are_checked_in_linear_time() -> None:
 
 def test_the_reasoning_is_the_thinking_without_code_and_outputs() -> None:
     completion = f"<think>First. {CODE} Then.</think><answer>1</answer>"
-    assert " ".join(reasoning(completion).split()) == "First. Then."
+    assert " ".join(read(completion).reasoning.split()) == "First. Then."
 
 
 def test_the_reasoning_of_a_broken_completion_ends_at_the_answer() -> None:
-    assert reasoning("It is black. <answer>black</answer>") == "It is black."
-    assert reasoning("<think>cut off in <code>print(") == "cut off in"
+    assert read("It is black. <answer>black</answer>").reasoning == "It is black."
+    assert read("<think>cut off in <code>print(").reasoning == "cut off in"

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.errors import DataError
+from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.samples import Sample
+from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.rewards.judge_images import to_data_url
 from swift_thyme.rewards.local_judge import prompt_part, user_text
 from swift_thyme.rewards.questions import (
@@ -37,6 +39,11 @@ def sample(**fields: Any) -> Sample:
     return Sample(question="What colour?", references=("gray",), **fields)
 
 
+def ran(*statuses: str, images: int = 0) -> TrajectorySummary | None:
+    """Return what a scheduler recorded."""
+    return read_infos({"thyme_statuses": list(statuses or ("ok",)), "thyme_images": images})
+
+
 def picture(size: tuple[int, int] = (1600, 800), mode: str = "RGB") -> Image.Image:
     return Image.new(mode, size)
 
@@ -54,7 +61,7 @@ def decoded(url: str) -> Image.Image:
 
 
 def all_questions() -> list[JudgeQuestion]:
-    shown = sample(images=(picture(), picture((10, 10))), rollout={"thyme_images": 1})
+    shown = sample(images=(picture(), picture((10, 10))), rollout=ran(images=1))
     grade = ask_code_process(shown, LIMITS)
     assert grade is not None
     asked = [ask(sample(), LIMITS) for ask in (ask_answer, ask_consistency, ask_code)]
@@ -97,12 +104,12 @@ def test_ordinary_text_is_not_changed() -> None:
 
 
 def test_the_record_of_the_runs_is_shown() -> None:
-    question = ask_code(sample(rollout={"thyme_statuses": ["ok", "timeout"]}), LIMITS)
+    question = ask_code(sample(rollout=ran("ok", "timeout")), LIMITS)
     assert "Record of the runs: ok, timeout" in user_text({"messages": question.messages()})
 
 
 def test_images_come_before_the_text_and_are_downsized() -> None:
-    shown = sample(images=(picture(), picture((300, 100))), rollout={"thyme_images": 1})
+    shown = sample(images=(picture(), picture((300, 100))), rollout=ran(images=1))
     question = ask_code_process(shown, LIMITS)
     assert question is not None
     content = question.messages()[-1]["content"]
@@ -114,7 +121,7 @@ def test_images_come_before_the_text_and_are_downsized() -> None:
 
 def test_no_more_images_are_sent_than_allowed() -> None:
     images = tuple(picture((20, 20 + i)) for i in range(9))
-    question = ask_code_process(sample(images=images, rollout={"thyme_images": 8}), LIMITS)
+    question = ask_code_process(sample(images=images, rollout=ran(images=8)), LIMITS)
     assert question is not None
     assert len(question.images) == LIMITS.max_images
 

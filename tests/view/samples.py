@@ -6,13 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from swift_thyme.core.trajectory_files import (
-    ImageRef,
-    Segment,
-    SegmentKind,
-    TrajectoryRecord,
-    TrajectoryWriter,
-)
+from swift_thyme.core.segment import Segment, SegmentKind
+from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord, TrajectoryWriter
 
 HOSTILE = (
     "</script><script>window.pwned = 1</script><!-- <script> --> "

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from swift_thyme.commands.main import app
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.trajectory_files import SegmentKind
+from swift_thyme.core.segment import SegmentKind
 from swift_thyme.view.completions import read_completions
 from swift_thyme.view.sources import load
 from tests.view.samples import write_folder
