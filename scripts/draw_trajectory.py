@@ -18,9 +18,10 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from PIL import Image
 
+from swift_thyme.core.placeholders import IMAGE_TOKENS
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "swift_thyme" / "testbed" / "model"
-IMAGE_MARK = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def roll_out(row: dict) -> tuple[str, list[Image.Image], str]:
@@ -77,7 +78,7 @@ def draw(row: dict, completion: str, images: list[Image.Image], out: Path) -> No
 
     show(images[0], (0.01, 0.5, 0.19, 0.42), "the file: 448 x 448")
     show(images[0].resize((112, 112)), (0.01, 0.01, 0.19, 0.42), "what the model sees")
-    before, _, after = completion.partition(IMAGE_MARK)
+    before, _, after = completion.partition(IMAGE_TOKENS)
     write(f"user: {row['question']}\n\n{before}", 0.96)
     show(images[1], (0.62, 0.42, 0.25, 0.5), "the image that came back")
     write(re.sub(r"(</sandbox_output>|</think>)", r"\1\n", after), 0.36)
@@ -94,7 +95,7 @@ def main() -> None:
 
     import json
 
-    from swift_thyme.core.protocol import extract_answer
+    from swift_thyme.core.reading import read
     from swift_thyme.testbed.data import make_dataset
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,8 +103,8 @@ def main() -> None:
         for line in (Path(folder) / "eval.jsonl").read_text().splitlines():
             row = json.loads(line)
             completion, images, reason = roll_out(row)
-            right = extract_answer(completion) == row["solution"]
-            print(f"{reason}: {extract_answer(completion)} (solution {row['solution']})")
+            right = read(completion).answer == row["solution"]
+            print(f"{reason}: {read(completion).answer} (solution {row['solution']})")
             if right and len(images) == 2:
                 draw(row, completion, images, arguments.out)
                 print(arguments.out)

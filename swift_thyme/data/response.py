@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Collection
 
+from swift_thyme.core.placeholders import CONTROL_TOKEN
 from swift_thyme.core.protocol import (
     IMAGE_TAG,
     OUTPUT_DIR,
@@ -20,10 +21,6 @@ from swift_thyme.data.reasons import Reason, RowRejected
 
 __all__ = ["check_special_tokens", "check_response", "output_texts", "replace_paths", "tidy"]
 
-_SPECIAL = re.compile(
-    r"<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad"
-    r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)\|>"
-)
 _PATH_CHARACTER = r"[\w./~-]"
 
 
@@ -51,7 +48,7 @@ def check_special_tokens(text: str, name: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RowRejected(Reason.BAD_UNICODE, f"{name}: {error.reason}") from error
-    found = _SPECIAL.search(text)
+    found = CONTROL_TOKEN.search(text)
     if found:
         raise RowRejected(Reason.SPECIAL_TOKEN, f"{name} holds {found.group()}")
 

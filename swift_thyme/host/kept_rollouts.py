@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.placeholders import show_images
 from swift_thyme.core.protocol import IMAGE_TAG, parse_user_prompt
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.samples import read_samples
@@ -50,9 +51,6 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "trajectories"
 """Folder of the kept trajectories in a job's output folder."""
-
-IMAGE_TOKENS = "<|vision_start|><|image_pad|><|vision_end|>"
-"""What one image of an observation decodes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ def _by_record(
             # A code block may span several turns, so text is split between observations only.
             segments += _sampled(sampled, decode)
             sampled = []
-            text = decode(ids[cut:]).replace(IMAGE_TOKENS, IMAGE_TAG)
+            text = show_images(decode(ids[cut:]))
             segments.append(observation_segment(block, text).with_images(()))
     return (*segments, *_sampled(sampled, decode))
 
@@ -208,7 +206,7 @@ def _by_mask(
         if was_sampled:
             segments += _sampled(piece, decode)
         else:
-            text = decode(piece).replace(IMAGE_TOKENS, IMAGE_TAG)
+            text = show_images(decode(piece))
             segments.append(Segment(SegmentKind.OBSERVATION, text))
     return tuple(segments)
 

@@ -15,6 +15,7 @@ from PIL import Image
 from swift_thyme.core.codec import EncodedObservation
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.observation import Observation
+from swift_thyme.core.placeholders import VISION_END, VISION_START
 from swift_thyme.core.protocol import IMAGE_TAG
 
 __all__ = ["TemplateCodec", "as_data_uri"]
@@ -38,6 +39,12 @@ class TemplateCodec:
         self._template.max_length = None
         self._messages = messages
         self._images = images
+        self.image_ids: list[int] = [
+            self._tokenizer.convert_tokens_to_ids(VISION_START),
+            template.image_token_id,
+            self._tokenizer.convert_tokens_to_ids(VISION_END),
+        ]
+        """Ids of one image, with ONE placeholder."""
         suffix = template.template_meta.suffix
         self._end_ids = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
         for part in suffix if isinstance(suffix, list) else []:
@@ -66,15 +73,10 @@ class TemplateCodec:
         pieces = observation.text.split(IMAGE_TAG)
         if len(pieces) != len(observation.images) + 1:
             raise AssertionError("an observation has one <image> tag per image")
-        image_ids = [
-            self._tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-            self._template.image_token_id,
-            self._tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        ]
         token_ids: list[int] = []
         for index, piece in enumerate(pieces):
             if index:
-                token_ids.extend(image_ids)
+                token_ids.extend(self.image_ids)
             token_ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
         surplus = 0
         for image in observation.images:

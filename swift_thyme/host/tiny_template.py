@@ -16,6 +16,8 @@ from swift.template.templates.qwen import (  # noqa: TID253 - this file is an ms
     QwenTemplateMeta,
 )
 
+from swift_thyme.core.placeholders import IMAGE_PAD, VIDEO_PAD
+
 __all__ = ["TEMPLATE_NAME", "TinyTemplate", "add_template"]
 
 TEMPLATE_NAME = "thyme_tiny"
@@ -29,8 +31,8 @@ class TinyTemplate(Qwen2_5VLTemplate):  # type: ignore[misc]  # ms-swift has no 
         """Read the placeholder ids from the tokenizer, before anything uses them."""
         if processor is not None:
             tokenizer = processor.tokenizer
-            self.image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-            self.video_token_id = tokenizer.convert_tokens_to_ids("<|video_pad|>")
+            self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
         super().init_processor(processor)
 
     def _preprocess_inputs(self, inputs: Any) -> None:

@@ -51,13 +51,7 @@ class ConversationCodec(TemplateCodec):
         """Those of the latest observation, resized."""
         self.observation_length = 0
         """Its length in tokens, images expanded."""
-        self.image_text = self.decode(
-            [
-                self._tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-                self._template.image_token_id,
-                self._tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-            ]
-        )
+        self.image_text = self.decode(self.image_ids)
         """What the ids of one image decode to."""
         self._collect = False
         self._prompt_length = len(self.prompt_ids) + self._visual_surplus(self.prompt_images)

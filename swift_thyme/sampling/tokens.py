@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from swift_thyme.core.placeholders import PLACEHOLDER_TOKENS, TURN_START
 from swift_thyme.sampling.code_span import TokenTexts, assistant_turn
 
-__all__ = ["PLACEHOLDER_TOKENS", "HookTokens"]
-
-PLACEHOLDER_TOKENS = (
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-"""Tokens that stand for visual input. A model that samples one has no image behind it, and the
-batch that trains on it stops with a count mismatch, so sampling them is ruled out."""
+__all__ = ["HookTokens"]
 
 
 class HookTokens(NamedTuple):
@@ -26,7 +17,7 @@ class HookTokens(NamedTuple):
     forbidden: frozenset[int]
     """Ids that are never sampled."""
     turn_start: int | None
-    """Id of ``<|im_start|>``."""
+    """Id of the token that begins a message."""
     texts: TokenTexts
     """Texts of single ids."""
 
@@ -36,7 +27,7 @@ class HookTokens(NamedTuple):
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         return cls(
             forbidden=frozenset(vocabulary[t] for t in PLACEHOLDER_TOKENS if t in vocabulary),
-            turn_start=vocabulary.get("<|im_start|>"),
+            turn_start=vocabulary.get(TURN_START),
             texts=TokenTexts(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))),
         )
 

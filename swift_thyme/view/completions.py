@@ -14,7 +14,7 @@ from typing import Any
 
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.observation import says_failure
-from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.placeholders import TURN_END, TURN_START, show_images
 from swift_thyme.core.reading import SpanKind, read
 from swift_thyme.core.samples import read_samples
 from swift_thyme.core.segment import Segment, SegmentKind, split_sampled_text
@@ -22,8 +22,9 @@ from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord
 
 __all__ = ["is_completions_line", "read_completions", "split_completion"]
 
-_IMAGE = re.compile(r"<\|vision_start\|>(?:<\|(?:image|placeholder)[^|]*\|>)*<\|vision_end\|>")
-_MESSAGE = re.compile(r"<\|im_start\|>(system|user)\n(.*?)<\|im_end\|>", re.DOTALL)
+_MESSAGE = re.compile(
+    rf"{re.escape(TURN_START)}(system|user)\n(.*?){re.escape(TURN_END)}", re.DOTALL
+)
 # Columns of ms-swift that hold numbers and are no rewards.
 _NO_REWARDS = frozenset(
     {"step", "prompt", "completion", "solution", "advantages", "num_turns", "entropy"}
@@ -49,7 +50,7 @@ def split_completion(text: str) -> tuple[Segment[ImageRef], ...]:
             continue
         sampled = split_sampled_text(text[position : span.start])
         segments += [Segment(kind, piece) for kind, piece in sampled]
-        output = _IMAGE.sub(IMAGE_TAG, text[span.start : span.end])
+        output = show_images(text[span.start : span.end])
         segments.append(Segment(SegmentKind.OBSERVATION, output))
         position = span.end
     sampled = split_sampled_text(text[position:])
@@ -108,7 +109,7 @@ def _overlap(before: Sequence[Any], after: Sequence[Any]) -> int:
 def _record(row: Mapping[str, Any], identifier: str) -> TrajectoryRecord:
     completion, prompt = str(row["completion"]), str(row["prompt"])
     messages = dict(_MESSAGE.findall(prompt))
-    user = _IMAGE.sub(IMAGE_TAG, messages.get("user", prompt)).strip()
+    user = show_images(messages.get("user", prompt)).strip()
     columns = {"messages": [[{"role": "user", "content": user}]]}
     if "solution" in row:
         columns["solution"] = [row["solution"]]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.core.placeholders import IMAGE_TOKENS
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.trajectory_files import read_trajectories
-from swift_thyme.host.kept_rollouts import IMAGE_TOKENS
 from swift_thyme.view.page import build_page
 from swift_thyme.view.sources import load
 from tests.view.chromium import Page

@@ -15,12 +15,13 @@ from PIL import Image
 from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.placeholders import IMAGE_TOKENS
 from swift_thyme.core.protocol import build_user_prompt
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories
-from swift_thyme.host.kept_rollouts import IMAGE_TOKENS, Keeper, KeepSettings, image_data, record_of
+from swift_thyme.host.kept_rollouts import Keeper, KeepSettings, image_data, record_of
 
 IMAGE_ID = 1
 CODE = "<code>\nprint(1)\n</code>"

@@ -13,10 +13,9 @@ from swift_thyme.core.errors import DataError
 from swift_thyme.core.protocol import (
     IMAGE_TAG,
     OUTPUT_DIR,
-    code_blocks,
-    extract_answer,
     parse_user_prompt,
 )
+from swift_thyme.core.reading import read
 from swift_thyme.testbed.data import (
     demonstration,
     demonstration_code,
@@ -65,13 +64,13 @@ def test_an_sft_row_has_one_image_for_each_tag_and_the_right_answer(paths):
         assert sum(m["content"].count(IMAGE_TAG) for m in row["messages"]) == len(row["images"])
         assert "</code><sandbox_output><image></sandbox_output>" in assistant
         number = make_picture(picture_rng(7, "sft", index)).number
-        assert extract_answer(assistant) == number
+        assert read(assistant).answer == number
 
 
 def test_the_returned_crop_is_what_the_demonstrated_code_saves(paths, tmp_path, capsys):
     for row in read_rows(paths.sft):
-        (block,) = code_blocks(row["messages"][2]["content"])
-        program = block.code.replace(OUTPUT_DIR, f"{tmp_path}/")
+        (program,) = read(row["messages"][2]["content"]).programs
+        program = program.replace(OUTPUT_DIR, f"{tmp_path}/")
         exec(program, {"Image": Image, "image_path": row["images"][0]})
         made = Image.open(capsys.readouterr().out.strip())
         returned = Image.open(row["images"][1])
