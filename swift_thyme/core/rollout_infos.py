@@ -16,8 +16,8 @@ which is enough for ``code_orm``.
 ``thyme_sandbox_s``          seconds in the sandbox
 ``thyme_end_reason``         a value of :class:`~swift_thyme.core.summary.EndReason`
 ``thyme_block_records``      a dict for each executed block: ``status``, ``turn``, ``images`` (name,
-                             width, height of each), ``repairs``, ``duration_s``, ``n_ids``,
-                             ``tokens``, ``entered``
+                             width, height of each), ``repairs``, ``duration_s``, ``offset``,
+                             ``n_ids``, ``tokens``, ``entered``
 ===========================  ====================================================================
 """
 
@@ -56,6 +56,7 @@ def _block_values(block: BlockRecord) -> dict[str, Any]:
         "images": [[image.name, image.width, image.height] for image in block.images],
         "repairs": list(block.repairs),
         "duration_s": round(block.duration_s, 4),
+        "offset": block.offset,
         "n_ids": block.n_ids,
         "tokens": block.tokens,
         "entered": block.entered,
@@ -100,6 +101,7 @@ def _block(values: Mapping[str, Any]) -> BlockRecord:
         ),
         repairs=tuple(map(str, values.get("repairs") or ())),
         duration_s=float(values.get("duration_s") or 0.0),
+        offset=int(values.get("offset") or 0),
         n_ids=int(values.get("n_ids") or 0),
         tokens=None if tokens is None else int(tokens),
         entered=bool(values.get("entered", True)),

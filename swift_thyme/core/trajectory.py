@@ -123,6 +123,7 @@ class Trajectory:
         self._n_images = prompt_images
         self._name = name
         self._length: int | None = None
+        self._n_ids = 0
         # What the model wrote since the last observation: a block may span several turns.
         self._open_text = ""
 
@@ -170,6 +171,7 @@ class Trajectory:
             # An engine with the sampling hook has stopped here too, with an end-of-text id of ours.
             kept = loop_end
         summary.sampled_tokens += kept
+        self._n_ids += kept
         if self._length is not None:
             self._length += kept
         self._open_text += self._codec.decode(token_ids[:kept])
@@ -222,6 +224,7 @@ class Trajectory:
             images=observation.images,
             repairs=tuple(result.repairs),
             duration_s=result.duration_s,
+            offset=self._n_ids,
             entered=False,
         )
         summary.blocks.append(block)
@@ -242,6 +245,7 @@ class Trajectory:
             entered=True,
         )
         summary.blocks[-1] = block
+        self._n_ids += block.n_ids
         return TurnOutcome(False, kept, encoded.token_ids, block)
 
     def _end(self, reason: EndReason, kept: int, block: BlockRecord | None = None) -> TurnOutcome:

@@ -159,45 +159,46 @@ def _segments(
     sample: Any, summary: TrajectorySummary | None, decode: Callable[[list[int]], str]
 ) -> tuple[Segment[ImageRef], ...]:
     """Split the sample's ids into what was sampled and what the sandbox said."""
-    turns = [list(turn) for turn in sample.response_token_ids or []]
-    if not any(turns):
+    ids = [token_id for turn in sample.response_token_ids or [] for token_id in turn]
+    mask = [m for turn in sample.response_loss_mask or [] for m in turn]
+    if not ids:
         content = sample.messages[-1]["content"]
         pieces = split_sampled_text(content) if isinstance(content, str) else []
         return tuple(Segment(kind, text) for kind, text in pieces)
-    if summary is not None and summary.turns == len(turns):
-        return _by_record(turns, summary, decode)
-    return _by_mask(sample, turns, decode)
-
-
-def _by_record(
-    turns: Sequence[list[int]], summary: TrajectorySummary, decode: Callable[[list[int]], str]
-) -> tuple[Segment[ImageRef], ...]:
-    """Split by the record of the blocks, which says how many ids of a turn are its observation."""
-    observed = {block.turn: block for block in summary.blocks if block.entered}
-    segments: list[Segment[ImageRef]] = []
-    sampled: list[int] = []
-    for number, ids in enumerate(turns, 1):
-        block = observed.get(number)
-        cut = len(ids) - (block.n_ids if block is not None else 0)
-        sampled += ids[:cut]
-        if block is not None:
-            # A code block may span several turns, so text is split between observations only.
-            segments += _sampled(sampled, decode)
-            sampled = []
-            text = show_images(decode(ids[cut:]))
-            segments.append(observation_segment(block, text).with_images(()))
-    return (*segments, *_sampled(sampled, decode))
-
-
-def _by_mask(
-    sample: Any, turns: Sequence[list[int]], decode: Callable[[list[int]], str]
-) -> tuple[Segment[ImageRef], ...]:
-    """Split a rollout of another scheduler by its loss mask: 1 was sampled, 0 was added."""
-    ids = [token_id for turn in turns for token_id in turn]
-    mask = [m for turn in sample.response_loss_mask or [] for m in turn]
     if len(ids) != len(mask):
         # A rollout of one turn comes without a mask: all of it was sampled.
         mask = [1] * len(ids)
+    if summary is None:
+        return _by_mask(ids, mask, decode)
+    return _by_record(ids, mask, summary, decode)
+
+
+def _by_record(
+    ids: list[int],
+    mask: Sequence[int],
+    summary: TrajectorySummary,
+    decode: Callable[[list[int]], str],
+) -> tuple[Segment[ImageRef], ...]:
+    """Split by the record of the blocks, which says where each observation stands."""
+    # With a response prefix ms-swift puts its ids in front, with mask 0.
+    prefix = mask.index(1) if 1 in mask else 0
+    segments: list[Segment[ImageRef]] = []
+    position = 0
+    for block in summary.blocks:
+        if not block.entered:
+            continue
+        start = prefix + block.offset
+        segments += _sampled(ids[position:start], decode)
+        position = start + block.n_ids
+        text = show_images(decode(ids[start:position]))
+        segments.append(observation_segment(block, text).with_images(()))
+    return (*segments, *_sampled(ids[position:], decode))
+
+
+def _by_mask(
+    ids: list[int], mask: Sequence[int], decode: Callable[[list[int]], str]
+) -> tuple[Segment[ImageRef], ...]:
+    """Split a rollout of another scheduler by its loss mask: 1 was sampled, 0 was added."""
     segments: list[Segment[ImageRef]] = []
     position = 0
     for was_sampled, run in itertools.groupby(mask):

@@ -15,6 +15,7 @@ CROP = BlockRecord(
     images=(ReturnedImage(b"png", 56, 28, "crop.png"),),
     repairs=("dedent",),
     duration_s=0.25,
+    offset=30,
     n_ids=40,
     tokens=60,
 )
@@ -37,7 +38,8 @@ def test_a_summary_comes_back_without_code_output_and_bytes() -> None:
     assert (read.turns, read.blocks_written, read.sampled_tokens) == (3, 3, 123)
     assert read.end_reason is EndReason.LENGTH_LIMIT
     crop, too_long = read.blocks
-    assert (crop.status, crop.turn, crop.n_ids, crop.tokens) == ("ok", 1, 40, 60)
+    assert (crop.status, crop.turn) == ("ok", 1)
+    assert (crop.offset, crop.n_ids, crop.tokens) == (30, 40, 60)
     assert (crop.repairs, crop.duration_s, crop.entered) == (("dedent",), 0.25, True)
     assert [(i.data, i.width, i.height, i.name) for i in crop.images] == [(b"", 56, 28, "crop.png")]
     assert (crop.code, crop.output) == ("", "")

@@ -57,10 +57,14 @@ def make_sample(number: int = 0, *turns: tuple[str, str], images: Any = None) ->
         (f"<think>Look. {CODE}", "<sandbox_output>1\n<image></sandbox_output>"),
         ("Red.</think>\n<answer>red</answer>", ""),
     )
-    ids, mask = [], []
+    # ms-swift joins the turns of one assistant message.
+    ids: list[int] = []
+    mask: list[int] = []
+    offsets = []
     for sampled, observed in turns:
-        ids.append(encode(sampled) + encode(observed))
-        mask.append([1] * len(encode(sampled)) + [0] * len(encode(observed)))
+        offsets.append(len(ids) + len(encode(sampled)))
+        ids += encode(sampled) + encode(observed)
+        mask += [1] * len(encode(sampled)) + [0] * len(encode(observed))
     summary = TrajectorySummary(turns=len(turns), sampled_tokens=70, end_reason=EndReason.ANSWER)
     summary.blocks = [
         BlockRecord(
@@ -69,6 +73,7 @@ def make_sample(number: int = 0, *turns: tuple[str, str], images: Any = None) ->
             images=(ReturnedImage(b"", 40, 40, "a.png"),) * observed.count("<image>"),
             repairs=("dedent",),
             duration_s=0.25,
+            offset=offsets[turn - 1],
             n_ids=len(encode(observed)),
             tokens=99,
         )
@@ -85,11 +90,11 @@ def make_sample(number: int = 0, *turns: tuple[str, str], images: Any = None) ->
         messages=[
             {"role": "system", "content": "You may write Python."},
             {"role": "user", "content": prompt},
-            {"role": "assistant", "content": ids[-1]},
+            {"role": "assistant", "content": ids},
         ],
         images=images,
-        response_token_ids=ids,
-        response_loss_mask=mask,
+        response_token_ids=[ids],
+        response_loss_mask=[mask],
         rollout_infos=write_infos(summary),
         extra={"solution": "red", "question": None},
         encoded={"length": 1000},
