@@ -69,7 +69,7 @@ def send_without_gpus(vllm_client: Any) -> None:
         vllm_client: The module `swift.rlhf_trainers.vllm_client`. A trainer connects before it
             loads plugins, so this has to be done where that module is imported.
     """
-    from swift_thyme.host import cpu_worker
+    from swift_thyme.host import cpu_transport
 
-    vllm_client.PyNcclCommunicator = cpu_worker.StoreCommunicator
-    vllm_client._broadcast_tensors_for_vllm_weight_sync = cpu_worker.send
+    vllm_client.PyNcclCommunicator = cpu_transport.StoreCommunicator
+    vllm_client._broadcast_tensors_for_vllm_weight_sync = cpu_transport.send

@@ -31,7 +31,7 @@ from swift_thyme.inference.engine import Chunk, Sampling
 from swift_thyme.inference.task import Task
 
 if TYPE_CHECKING:
-    from swift_thyme.inference.model import ModelSettings
+    from swift_thyme.inference.model_settings import ModelSettings
     from swift_thyme.sandbox import Observation
 
 __all__ = ["EndpointEngine", "connect", "image_part"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import queue
 import threading
 from collections.abc import AsyncGenerator
@@ -19,7 +18,6 @@ import torch  # noqa: TID253 - an engine adapter
 from transformers import (  # noqa: TID253 - an engine adapter
     GenerationConfig,
     LogitsProcessor,
-    LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     TemperatureLogitsWarper,
@@ -29,6 +27,7 @@ from transformers import (  # noqa: TID253 - an engine adapter
 
 from swift_thyme.core.errors import EngineError
 from swift_thyme.core.protocol import STOP_STRINGS
+from swift_thyme.host.generation import encode_turn, generate
 from swift_thyme.inference.conversation import ConversationState
 from swift_thyme.inference.engine import Chunk, Sampling
 from swift_thyme.inference.task import Task
@@ -176,14 +175,7 @@ class _Conversation(ConversationState):
             job.cancelled.set()
 
     def _encode(self) -> dict[str, Any]:
-        template = copy.copy(self._engine.template)
-        template.mode = "transformers"
-        template.max_length = None
-        messages = self._messages
-        if self.turn_ids:
-            messages = [*messages, {"role": "assistant", "content": self.turn_ids}]
-        encoded: dict[str, Any] = template.encode({"messages": messages, "images": self.images})
-        return encoded
+        return encode_turn(self._engine.template, self._messages, self.turn_ids, self.images)
 
 
 class TransformersEngine:
@@ -255,31 +247,22 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _generate(self, jobs: list[_Job]) -> None:
-        from swift.utils import to_device
-
-        template, tokenizer = copy.copy(self.template), self.template.tokenizer
-        template.mode = "transformers"
-        if template.use_model:
-            template.model = self._model
-        inputs = to_device(
-            template.data_collator([job.encoded for job in jobs]), self._model.device
-        )
-        inputs.pop("labels", None)
-        _, inputs = template.pre_forward_hook(self._model, None, inputs)
+        tokenizer = self.template.tokenizer
         config = GenerationConfig(
             max_new_tokens=max(job.max_tokens for job in jobs),
             do_sample=False,
             eos_token_id=sorted(self._end_ids),
             pad_token_id=tokenizer.pad_token_id,
         )
-        kwargs = template.prepare_generate_kwargs(
-            {"generation_config": config, **inputs}, model=self._model
+        generate(
+            self._model,
+            self.template,
+            [job.encoded for job in jobs],
+            config,
+            first=_Penalty(jobs),
+            last=_Draw(jobs),
+            stop=_Watch(jobs, self._end_ids, tokenizer),
         )
-        kwargs["logits_processor"] = LogitsProcessorList(
-            [_Penalty(jobs), *(kwargs.get("logits_processor") or []), _Draw(jobs)]
-        )
-        kwargs["stopping_criteria"].append(_Watch(jobs, self._end_ids, tokenizer))
-        template.generate(self._model, **kwargs)
         for job in jobs:
             if job.finish_reason is None:
                 job.send(Chunk(job.token_ids[job._sent :], "length"))

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swift_thyme.core.errors import EngineError, SettingsError
-from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES
 from swift_thyme.inference.engine import Engine
+from swift_thyme.inference.model_settings import ENGINES, ModelSettings, has_gpu
 from swift_thyme.inference.task import default_system_prompt
-from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
+from swift_thyme.sampling.sampling_settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from swift_thyme.host.model_loading import Checkpoint
 
 __all__ = ["ENGINES", "ModelSettings", "describe", "open_engine", "system_prompt"]
-
-logger = logging.getLogger(__name__)
-
-ENGINES = ("auto", "vllm", "transformers", "openai")
 
 _LOG_LINES = 30
 _quiet = False
@@ -37,69 +34,6 @@ _quiet = False
 
 _TESTBED_KEY = "thyme_template"
 """Key of a checkpoint's ``config.json`` that names a template of this package."""
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """What to open; `thyme ask --help` says it with flags."""
-
-    model: str | None = None
-    """Folder or hub name; with an endpoint the name that it serves, None for its first one."""
-    engine: str = "auto"
-    """``vllm``, ``transformers``, ``openai`` or ``auto``: an endpoint where one is given, else vLLM
-    where there is a GPU, else transformers."""
-    endpoint: str | None = None
-    """Base URL of an OpenAI-compatible server, ending in the API version (``…/v1``)."""
-    api_key: str | None = None
-    model_type: str | None = None
-    """ms-swift's name; None finds it in the configuration."""
-    template: str | None = None
-    """ms-swift's name; None takes the model's."""
-    dtype: str | None = None
-    """``bfloat16``, ``float16`` or ``float32``; None takes the checkpoint's, on a CPU
-    float32."""
-    max_model_len: int | None = None
-    """Longest prompt and answer together, in tokens; None takes the model's, at most 32768."""
-    max_images: int = DEFAULT_MAX_IMAGES
-    """Images of the prompt and of all observations together."""
-    max_pixels: int | None = None
-    """Larger images are shrunk to this many pixels before the model sees them."""
-    greedy_code: bool = True
-    """Whether code has a temperature of its own: 0, or ``THYME_CODE_TEMPERATURE``."""
-    concurrency: int = 32
-    """Trajectories at once, for which the engine makes room."""
-    gpu_memory_utilization: float = 0.9
-    tensor_parallel_size: int = 1
-    use_hf: bool | None = None
-    """Whether a name is looked up at Hugging Face (True) or ModelScope (False); None asks the
-    environment (``USE_HF``)."""
-    engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of vLLM."""
-
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine}")
-        if self.engine == "openai" and self.endpoint is None:
-            raise SettingsError("--engine openai needs --endpoint URL")
-        if self.endpoint is not None and self.engine not in ("auto", "openai"):
-            raise SettingsError(f"--endpoint and --engine {self.engine} exclude each other")
-        if self.endpoint is None and self.model is None:
-            raise SettingsError("give --model, or --endpoint")
-        for name in ("max_images", "concurrency", "tensor_parallel_size"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"--{name.replace('_', '-')} must be at least 1")
-        if self.dtype not in (None, "bfloat16", "float16", "float32"):
-            raise SettingsError(f"--dtype must be bfloat16, float16 or float32, not {self.dtype}")
-
-    @property
-    def chosen_engine(self) -> str:
-        """The engine that ``auto`` stands for here."""
-        if self.engine != "auto":
-            return self.engine
-        if self.endpoint is not None:
-            return "openai"
-        has_vllm = importlib.util.find_spec("vllm") is not None
-        return "vllm" if has_vllm and _has_gpu() else "transformers"
 
 
 def describe(settings: ModelSettings) -> dict[str, Any]:
@@ -189,12 +123,6 @@ def _require(engine: str) -> None:
             )
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def _folder(model: str | None) -> Path | None:
     return Path(model) if model is not None and Path(model).is_dir() else None
 
@@ -217,55 +145,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a checkpoint says about itself."""
-
-    folder: str
-    model_type: str | None
-    template: str | None
-    max_pixels: int | None
-
-
-def _find(settings: ModelSettings) -> _Found:
+def _find(settings: ModelSettings) -> Checkpoint:
     """Download the model where needed and read what it says about itself."""
-    from swift.model import MODEL_MAPPING
-    from swift.utils import safe_snapshot_download
+    from swift_thyme.host.model_loading import Checkpoint, fetch_model, knows_model_type
 
     assert settings.model is not None
-    model = settings.model
-    if Path(model).is_dir():
-        folder = str(Path(model).resolve())
-    else:
-        folder = safe_snapshot_download(model, use_hf=settings.use_hf, download_model=True)
-    config, saved = _config(Path(folder)), _saved_arguments(Path(folder))
+    here = _folder(settings.model)
+    folder = here.resolve() if here else Path(fetch_model(settings.model, settings.use_hf))
+    config, saved = _config(folder), _saved_arguments(folder)
     named = config.get("model_type")
     model_type = settings.model_type or saved.get("model_type")
-    if model_type is None and named in MODEL_MAPPING:
+    if model_type is None and knows_model_type(named):
         # A folder with another name is ambiguous for ms-swift; the configuration is not.
         model_type = named
-    template = settings.template or config.get(_TESTBED_KEY) or saved.get("template")
-    max_pixels = settings.max_pixels or saved.get("max_pixels")
-    if template == "thyme_tiny":
-        from swift_thyme.host import tiny_template as tiny
-
-        tiny.add_template()
-    return _Found(folder, model_type, template, max_pixels)
-
-
-def _template(processor: Any, found: _Found) -> Any:
-    from swift.template import get_template
-
-    from swift_thyme.host.template_images import install_image_accounting
-
-    install_image_accounting()
-    template = get_template(processor, template_type=found.template, max_pixels=found.max_pixels)
-    if not hasattr(template, "image_token_id"):
-        raise SettingsError(
-            f"the template {template.template_meta.template_type} is not of the Qwen2-VL family; "
-            "see --template and --model-type"
-        )
-    return template
+    return Checkpoint(
+        str(folder),
+        model_type,
+        settings.template or config.get(_TESTBED_KEY) or saved.get("template"),
+        settings.max_pixels or saved.get("max_pixels"),
+        settings.use_hf,
+    )
 
 
 def _dtype(settings: ModelSettings) -> Any:
@@ -274,89 +173,61 @@ def _dtype(settings: ModelSettings) -> Any:
     if settings.dtype is not None:
         return getattr(torch, settings.dtype)
     # Without a GPU bfloat16 is emulated, many times slower than float32.
-    return None if _has_gpu() else torch.float32
+    return None if has_gpu() else torch.float32
 
 
-def _total_tokens(settings: ModelSettings, model_info: Any) -> int:
-    longest = int(getattr(model_info, "max_model_len", None) or 32768)
-    return min(longest, settings.max_model_len or 32768)
+def _total_tokens(settings: ModelSettings, template: Any) -> int:
+    from swift_thyme.host.model_loading import longest_context
+
+    return min(longest_context(template) or 32768, settings.max_model_len or 32768)
 
 
 def _open_transformers(settings: ModelSettings) -> Engine:
-    from swift.model import get_model_processor
-
-    from swift_thyme.host.transformers_hook import install_sampling_hook
+    from swift_thyme.host.model_loading import load_model
     from swift_thyme.inference.hf_engine import TransformersEngine
 
-    found = _find(settings)
-    install_sampling_hook(_sampling(settings))
-    model, processor = get_model_processor(
-        found.folder,
-        torch_dtype=_dtype(settings),
-        model_type=found.model_type,
-        use_hf=settings.use_hf,
-    )
-    model.eval()
+    model, template = load_model(_find(settings), _dtype(settings), _sampling(settings))
     return TransformersEngine(
         model,
-        _template(processor, found),
+        template,
         model_name=_model_name(settings),
         max_images=settings.max_images,
-        max_total_tokens=_total_tokens(settings, processor.model_info),
+        max_total_tokens=_total_tokens(settings, template),
         max_batch=min(settings.concurrency, 16),
     )
 
 
 def _open_vllm(settings: ModelSettings) -> Engine:
-    from swift.infer_engine import VllmEngine as HostEngine
-    from swift.model import get_processor
-
+    from swift_thyme.host.model_loading import end_token_ids, load_template, start_vllm
     from swift_thyme.inference.engine_guard import OrphanGuard
     from swift_thyme.inference.vllm_engine import VllmEngine
     from swift_thyme.sandbox.processes import descendants
 
-    found = _find(settings)
-    processor = get_processor(
-        found.folder,
-        torch_dtype=_dtype(settings),
-        model_type=found.model_type,
-        use_hf=settings.use_hf,
-        download_model=True,
-    )
-    template = _template(processor, found)
-    total = _total_tokens(settings, processor.model_info)
-    extra = dict(settings.engine_kwargs)
-    extra["logits_processors"] = [*extra.get("logits_processors", ()), VLLM_HOOK]
-    extra["additional_config"] = {
-        "thyme": _sampling(settings).as_config(),
-        **extra.get("additional_config", {}),
+    checkpoint = _find(settings)
+    template = load_template(checkpoint, _dtype(settings))
+    total = _total_tokens(settings, template)
+    options = {
+        "torch_dtype": _dtype(settings),
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "max_model_len": total,
+        "max_num_seqs": settings.concurrency,
+        "enforce_eager": not has_gpu(),
+        "limit_mm_per_prompt": {"image": settings.max_images, "video": 0},
+        "enable_prefix_caching": True,
     }
     others = set(descendants(os.getpid()))
     with _own_log():
-        host = HostEngine(
-            found.folder,
-            template=template,
-            torch_dtype=_dtype(settings),
-            use_async_engine=True,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            tensor_parallel_size=settings.tensor_parallel_size,
-            max_model_len=total,
-            max_num_seqs=settings.concurrency,
-            enforce_eager=not _has_gpu(),
-            limit_mm_per_prompt={"image": settings.max_images, "video": 0},
-            enable_prefix_caching=True,
-            engine_kwargs=extra,
+        host = start_vllm(
+            checkpoint, template, _sampling(settings), options, dict(settings.engine_kwargs)
         )
-    end_ids = host._get_stop_token_ids(
-        [*template.template_meta.stop_words, template.tokenizer.eos_token_id]
-    )
     return VllmEngine(
         host.engine,
         template,
         model_name=_model_name(settings),
         max_images=settings.max_images,
         max_total_tokens=total,
-        end_ids=end_ids,
+        end_ids=end_token_ids(host, template),
         guard=OrphanGuard(others),
     )
 
