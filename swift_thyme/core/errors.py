@@ -9,6 +9,7 @@ __all__ = [
     "ThymeError",
     "SettingsError",
     "DataError",
+    "HostError",
     "SandboxUnavailableError",
     "SandboxDeadError",
     "JudgeError",
@@ -26,6 +27,10 @@ class SettingsError(ThymeError, ValueError):
 
 class DataError(ThymeError, ValueError):
     """A data row or file cannot be used; the message names the row and the field."""
+
+
+class HostError(ThymeError, RuntimeError):
+    """The installed ms-swift lacks a name that is used of it; the message names it in one line."""
 
 
 class SandboxUnavailableError(ThymeError, RuntimeError):

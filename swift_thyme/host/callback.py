@@ -18,7 +18,7 @@ from typing import Any
 
 from swift.callbacks.base import TrainerCallback  # noqa: TID253 - the host's base class
 
-from swift_thyme.core.errors import DataError
+from swift_thyme.core.errors import DataError, HostError
 from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
@@ -29,6 +29,8 @@ __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajector
 logger = logging.getLogger(__name__)
 
 MAX_NAMED_ROWS = 5
+_TRAINER_NAMES = ("_log_rollout", "_metrics", "reward_func_names")
+"""What tells ms-swift's GRPO trainer from its other trainers, and Megatron's."""
 SUMMED_REWARD_METRICS = frozenset(
     {
         "judge_calls",
@@ -116,6 +118,14 @@ def missing_images(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return problems
 
 
+def _is_grpo(trainer: Any) -> bool:
+    """Tell ms-swift's own GRPO trainer from those of TRL, Megatron and Ray."""
+    return any(
+        kind.__name__ == "GRPOTrainer" and kind.__module__.startswith("swift.rlhf_trainers.")
+        for kind in type(trainer).__mro__
+    )
+
+
 def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
     """Let the keeper draw from samples that ms-swift's GRPO trainer has scored.
 
@@ -129,7 +139,7 @@ def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
     rewards = trainer._rewards_per_func
     totals = (rewards * trainer.reward_weights.unsqueeze(0)).nansum(dim=1)
     rows = get_even_process_data(trainer, rewards.tolist())
-    advantages = [getattr(sample, "advantages", None) for sample in samples]
+    advantages = [sample.advantages for sample in samples]
     tokenizer = trainer.template.tokenizer
     keeper.consider(
         samples,
@@ -155,6 +165,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._keep_settings = KeepSettings.from_env()
         self._keeper: Keeper | None = None
         self._watching = False
+        self._seen_rollouts = False
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
         self._scored: list[TrajectorySummary] = []
@@ -177,6 +188,11 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand the metrics of the step's rollouts to the trainer."""
+        if self._watching and not self._seen_rollouts:
+            raise HostError(
+                "ms-swift's GRPO trainer made a step and showed no rollout to _log_rollout, so "
+                "trajectories can be neither counted nor kept; `thyme doctor` says more"
+            )
         self._report("train")
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -191,14 +207,20 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
     def _watch_rollouts(self) -> None:
         """Look at the samples of each rollout once they are scored."""
         trainer: Any = self.trainer
-        log_rollout = getattr(trainer, "_log_rollout", None)
         if self._watching:
             return
-        if log_rollout is None or not hasattr(trainer, "reward_func_names"):
+        absent = [name for name in _TRAINER_NAMES if not hasattr(trainer, name)]
+        if absent and _is_grpo(trainer):
+            raise HostError(
+                f"ms-swift's GRPO trainer has no {absent[0]}, so trajectories can be neither "
+                "counted nor kept; `thyme doctor` says more"
+            )
+        if absent:
             logger.warning(
                 "this is not ms-swift's own GRPO trainer: no trajectories are counted or kept"
             )
             return
+        log_rollout = trainer._log_rollout
         self._watching = True
         keeper = self._start_keeping()
 
@@ -206,6 +228,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         # for the next one.
         @functools.wraps(log_rollout)
         def watch_and_log(samples: list[Any]) -> Any:
+            self._seen_rollouts = True
             read = (read_infos(sample.rollout_infos) for sample in samples)
             self._scored += [summary for summary in read if summary is not None]
             if keeper is not None:
@@ -239,7 +262,6 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         metrics = merge_reward_metrics(gather_object([drain_metrics()]))
         if summaries:
             metrics.update(trajectory_metrics(summaries))
-        store = getattr(self.trainer, "_metrics", None)
-        if store is not None:
+        if self._watching:
             for name, value in metrics.items():
-                store[mode][name].append(value)
+                self.trainer._metrics[mode][name].append(value)

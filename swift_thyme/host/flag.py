@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import multiprocessing
 import os
 import sys
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
@@ -145,25 +146,24 @@ def accept_o3_flag() -> bool:
         Whether the job runs with ``--O3 true``.
 
     Raises:
-        SettingsError: ``--O3`` was given, but this ms-swift parses its flags in a way that this
+        HostError: ``--O3`` was given, but this ms-swift parses its flags in a way that this
             version of the package does not know.
     """
     global _host_arguments
     frames = _frames(sys._getframe(1))
     arguments = _calling_arguments(frames)
     if arguments is None:
+        # Without an argument object a plugin is imported by hand, or by a process that loads data.
+        if _host_arguments is None and _asks_for_o3() and multiprocessing.parent_process() is None:
+            raise _unknown_parser()
         return bool(getattr(_host_arguments, "O3", False))
     _host_arguments = arguments
     if getattr(arguments, "O3", None) is not None:
         return bool(arguments.O3)
     remaining = _unknown_flags(frames)
     if remaining is None:
-        if any(flag == "--O3" or flag.startswith("--O3=") for flag in sys.argv):
-            raise SettingsError(
-                "--O3: the flag parser of this ms-swift version is not known to swift_thyme; "
-                "replace --O3 true by --multi_turn_scheduler o3 --max_turns 4 "
-                "--stop_words '</code>' '</answer>' --callbacks thyme"
-            )
+        if _asks_for_o3():
+            raise _unknown_parser()
         arguments.O3 = False
         return False
     arguments.O3 = bool(_take_o3(remaining))
@@ -173,6 +173,18 @@ def accept_o3_flag() -> bool:
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _asks_for_o3() -> bool:
+    return any(flag == "--O3" or flag.startswith("--O3=") for flag in sys.argv)
+
+
+def _unknown_parser() -> HostError:
+    return HostError(
+        "--O3: this ms-swift parses its flags in a way that swift_thyme does not know; "
+        "`thyme doctor` says more, and --multi_turn_scheduler o3 --max_turns 4 "
+        "--stop_words '</code>' '</answer>' --callbacks thyme does without the flag"
+    )
 
 
 def _is_supervised(arguments: Any) -> bool:

@@ -63,10 +63,10 @@ def generate(
     template.mode = "transformers"
     if template.use_model:
         template.model = model
-    inputs = to_device(template.data_collator(list(encoded)), model.device)
-    inputs.pop("labels", None)
-    _, inputs = template.pre_forward_hook(model, None, inputs)
-    kwargs = template.prepare_generate_kwargs({"generation_config": config, **inputs}, model=model)
+    batch = to_device(template.data_collator(list(encoded)), model.device)
+    batch.pop("labels", None)
+    _, batch = template.pre_forward_hook(model, None, batch)
+    kwargs = template.prepare_generate_kwargs({"generation_config": config, **batch}, model=model)
     kwargs["logits_processor"] = LogitsProcessorList(
         [first, *(kwargs.get("logits_processor") or []), last]
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.host.contract import require
+from swift_thyme.host.contract_table import Group
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -63,6 +65,7 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
     from swift_thyme.host.template_images import install_image_accounting
 
     if checkpoint.template == "thyme_tiny":
+        require(Group.TESTBED)
         from swift_thyme.host import tiny_template
 
         tiny_template.add_template()

@@ -2,15 +2,23 @@
 
 Registration goes through ms-swift's public tables (``multi_turns``, ``callbacks_map``, ``orms``,
 ``loss_scale_map``, ``register_template``). Calling a function again changes nothing.
+
+Each function first makes sure that the installed ms-swift has what its components use beyond those
+tables, and raises a :class:`~swift_thyme.core.errors.HostError` where it has not; see
+:mod:`swift_thyme.host.contract`.
 """
 
 from __future__ import annotations
+
+from swift_thyme.host.contract import require
+from swift_thyme.host.contract_table import JOB_GROUPS, Group
 
 __all__ = ["register_all", "register_loss_scale", "register_rewards", "register_testbed"]
 
 
 def register_all() -> None:
     """Register every component and take ``--O3`` from the command line."""
+    require(*JOB_GROUPS)
     from swift.callbacks import callbacks_map
     from swift.rollout import multi_turns
 
@@ -42,6 +50,7 @@ def register_rewards() -> None:
     Names: ``fmt_orm``, ``vqa_orm``, ``cst_orm``, ``code_orm``, ``code_orm_llm``, ``vqa_prm`` and
     ``code_prm``. The environment is read later, when the trainer makes the rewards.
     """
+    require(Group.REWARDS)
     from swift_thyme.host.reward_functions import add_reward_functions
 
     add_reward_functions()
@@ -49,6 +58,7 @@ def register_rewards() -> None:
 
 def register_loss_scale() -> None:
     """Register the loss scale ``thyme`` alone and take ``--O3`` from the command line."""
+    require(Group.FLAG, Group.LOSS_SCALE)
     from swift_thyme.host.flag import accept_o3_flag
     from swift_thyme.host.loss_scale import add_loss_scale
 
@@ -58,6 +68,7 @@ def register_loss_scale() -> None:
 
 def register_testbed() -> None:
     """Register the tiny model's template, and make vLLM's CPU build trainable."""
+    require(Group.TESTBED)
     from swift_thyme.host import cpu_vllm
     from swift_thyme.host.tiny_template import add_template
 

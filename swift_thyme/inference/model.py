@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_thyme.core.errors import EngineError, SettingsError
+from swift_thyme.host.contract import require
+from swift_thyme.host.contract_table import Group
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.model_settings import ENGINES, ModelSettings, has_gpu
 from swift_thyme.inference.task import default_system_prompt
@@ -91,6 +93,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
     Raises:
         SettingsError: The settings do not fit together, or a package is missing.
         EngineError: The endpoint cannot be used; the message says why.
+        HostError: The installed ms-swift lacks a name that is needed of it.
     """
     engine: Engine
     if settings.endpoint is not None:
@@ -101,6 +104,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         _check_folder(settings.model)
         name = settings.chosen_engine
         _require(name)
+        require(Group.INFERENCE, Group.IMAGES, Group.SAMPLING)
         engine = _open_vllm(settings) if name == "vllm" else _open_transformers(settings)
     try:
         yield engine

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from swift_thyme.core.block import BlockRecord
+from swift_thyme.core.errors import HostError
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason, TrajectorySummary
@@ -80,6 +81,47 @@ def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
     assert store["train"]["thyme/tool_use_rate"] == [1.0]
     callback.on_step_end(None, state, None)
     assert store["train"]["thyme/tool_use_rate"] == [1.0]
+
+
+def start(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("THYME_KEEP_TRAJECTORIES", "0")
+    callback = metrics.ThymeCallback(None, trainer)
+    callback.on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
+    return callback
+
+
+def grpo_trainer(**attributes: Any) -> Any:
+    """Return an object that looks like ms-swift's own trainer."""
+    kind = type("GRPOTrainer", (), {"__module__": "swift.rlhf_trainers.grpo_trainer"})
+    trainer = type("Trainer", (kind,), {})()
+    vars(trainer).update(attributes)
+    return trainer
+
+
+@pytest.mark.parametrize("name", ["_log_rollout", "_metrics", "reward_func_names"])
+def test_a_grpo_trainer_that_lacks_a_name_ends_the_job(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    attributes = {"_log_rollout": print, "_metrics": {}, "reward_func_names": []}
+    del attributes[name]
+    with pytest.raises(HostError, match=name):
+        start(grpo_trainer(**attributes), monkeypatch)
+
+
+def test_another_trainer_is_worth_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = start(SimpleNamespace(_metrics={}), monkeypatch)
+    callback.on_step_end(None, SimpleNamespace(), None)
+    assert "not ms-swift's own GRPO trainer" in caplog.text
+
+
+def test_a_step_that_showed_no_rollout_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = start(
+        grpo_trainer(_log_rollout=print, _metrics={}, reward_func_names=[]), monkeypatch
+    )
+    with pytest.raises(HostError, match="_log_rollout"):
+        callback.on_step_end(None, SimpleNamespace(), None)
 
 
 def test_rows_with_missing_files_are_described(tmp_path: Path) -> None:

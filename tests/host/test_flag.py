@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from swift_thyme.core.errors import SettingsError
-from swift_thyme.host.flag import O3Settings, _take_o3
+from swift_thyme.core.errors import HostError, SettingsError
+from swift_thyme.host.flag import O3Settings, _take_o3, accept_o3_flag
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 from tests.conftest import TINY_MODEL, python_program, run_program
 
@@ -274,3 +274,28 @@ def test_a_turn_limit_that_is_no_positive_number_names_the_variable(
     monkeypatch.setenv("GEN_ITER_LIMIT", text)
     with pytest.raises(SettingsError, match="GEN_ITER_LIMIT"):
         O3Settings.from_env()
+
+
+@pytest.mark.parametrize("flag", ["--O3", "--O3=true"])
+def test_the_flag_outside_a_call_that_is_known_is_an_error_and_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["swift", flag])
+    monkeypatch.setattr("swift_thyme.host.flag._host_arguments", None)
+    with pytest.raises(HostError, match="thyme doctor"):
+        accept_o3_flag()
+
+
+def test_a_parser_that_keeps_its_flags_elsewhere_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Arguments:
+        def _import_external_plugins(self) -> bool:
+            return accept_o3_flag()
+
+    monkeypatch.setattr("swift_thyme.host.flag._host_arguments", None)
+    monkeypatch.setattr("sys.argv", ["swift", "--O3", "true"])
+    with pytest.raises(HostError, match="parses its flags in a way"):
+        Arguments()._import_external_plugins()
+    monkeypatch.setattr("sys.argv", ["swift"])
+    assert not Arguments()._import_external_plugins()
