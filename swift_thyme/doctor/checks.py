@@ -19,14 +19,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from swift_thyme.core.errors import SettingsError, ThymeError
+from swift_thyme.doctor.finding import Check, Finding, State
+from swift_thyme.doctor.host import host_contract
 
 __all__ = ["CHECKS", "Check", "Finding", "ProbeFailedError", "State", "findings", "probe"]
 
@@ -50,36 +50,6 @@ JUDGE_DEADLINE_S = 10.0
 LEAST_FREE_GIB = 10
 LEAST_USABLE_GIB = 1
 LEAST_SHARED_MEMORY_GIB = 1
-
-
-class State(str, Enum):
-    """How a finding is meant."""
-
-    OK = "ok"
-    LOOK = "look"
-    """Works without it, or perhaps not as tested."""
-    BROKEN = "broken"
-    """Needed or asked for, and does not work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    subject: str
-    state: State
-    text: str
-    """What was found."""
-    advice: str = ""
-    """What to do; empty where there is nothing to do."""
-
-
-class Check(NamedTuple):
-    """A part of the report."""
-
-    section: str
-    run: Callable[[float], Iterable[Finding]]
-    """Takes the longest wait in seconds for whatever it waits for."""
 
 
 class ProbeFailedError(ThymeError):
@@ -391,6 +361,7 @@ def shared_memory(deadline_s: float) -> Iterator[Finding]:
 
 CHECKS = (
     Check("Versions", versions),
+    Check("ms-swift", host_contract),
     Check("Engines", gpu),
     Check("Engines", vllm_hook),
     Check("Sandbox", sandbox_layers),

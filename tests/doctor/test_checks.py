@@ -20,8 +20,13 @@ from typer.testing import CliRunner
 from swift_thyme.commands.main import app
 from swift_thyme.doctor import checks as doctor
 from swift_thyme.doctor.checks import Check, Finding, State, findings
+from swift_thyme.doctor.host import host_contract
+from swift_thyme.host.contract_table import Group
 from swift_thyme.rewards.local_judge import LocalJudge
 from tests.conftest import python_program, run_program
+from tests.host.hosts import HostCopy, host, host_files
+
+__all__ = ["host", "host_files"]
 
 
 def look(*parts: Any, deadline_s: float = 30) -> dict[str, Finding]:
@@ -66,6 +71,38 @@ def test_versions_gpu_disk_and_shared_memory_are_looked_at(
     subjects = {"python", "ms-swift", "torch", "vllm", "gpu", "shared memory: /dev/shm", "judge"}
     assert subjects <= report.keys()
     assert any(subject.startswith("disk: ") for subject in report)
+
+
+def test_the_contract_with_ms_swift_is_a_line_per_feature(
+    report: dict[str, dict[str, str]],
+) -> None:
+    if importlib.util.find_spec("swift") is None:
+        pytest.skip("ms-swift is not installed")
+    for group in Group:
+        finding = report[f"ms-swift for {group.value}"]
+        assert finding["state"] == "ok"
+        assert finding["section"] == "ms-swift"
+
+
+def test_a_name_that_ms_swift_lacks_is_broken_and_named(host: HostCopy) -> None:
+    with host.renamed("swift.rlhf_trainers.grpo_trainer", "_metrics"):
+        found = look(host_contract)
+    broken = [subject for subject, finding in found.items() if finding.state is State.BROKEN]
+    assert broken == [f"ms-swift for {Group.CALLBACK.value}"]
+    finding = found[broken[0]]
+    assert finding.text == (
+        "4.6.0 lacks any use of _metrics in swift.rlhf_trainers.grpo_trainer.GRPOTrainer"
+    )
+    assert "pip install 'ms-swift" in finding.advice
+
+
+def test_without_ms_swift_there_is_no_contract_to_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("swift_thyme.doctor.host.package_folder", lambda package: None)
+    (finding,) = look(host_contract).values()
+    assert finding.state is State.LOOK
+    assert "not installed" in finding.text
 
 
 def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
