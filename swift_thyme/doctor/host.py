@@ -26,7 +26,7 @@ def host_contract(deadline_s: float) -> Iterator[Finding]:
     for use in USES:
         counts[use.group] += len(use.pieces)
     for group, missing in find_missing(Group).items():
-        subject = f"ms-swift for {group.value}"
+        subject = f"ms-swift: {group.value}"
         if missing:
             text = f"{host_version()} lacks {', '.join(map(str, missing))}"
             yield Finding(subject, State.BROKEN, text, f"pip install '{REQUIREMENT}'")

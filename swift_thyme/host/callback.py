@@ -23,6 +23,7 @@ from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
+from swift_thyme.host.missing_rewards import leaves_gaps
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -220,6 +221,11 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
                 "this is not ms-swift's own GRPO trainer: no trajectories are counted or kept"
             )
             return
+        if _is_grpo(trainer) and leaves_gaps(trainer):
+            raise HostError(
+                "ms-swift's GRPO trainer was loaded after the rewards, so a reward that is missing "
+                "would count as zero; `thyme doctor` says more"
+            )
         log_rollout = trainer._log_rollout
         self._watching = True
         keeper = self._start_keeping()

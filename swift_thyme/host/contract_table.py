@@ -19,7 +19,7 @@ class Group(Enum):
     IMAGES = "images that code returns"
     REWARDS = "the rewards"
     LOSS_SCALE = "the loss scale thyme"
-    CALLBACK = "trajectory metrics and kept rollouts"
+    CALLBACK = "metrics and kept trajectories"
     SAMPLING = "the sampling hook in transformers"
     INFERENCE = "inference with a local model"
     TESTBED = "the testbed"
@@ -280,7 +280,7 @@ USES = (
         "get_loss_scale query", "loss_scale",
         "tells the assistant's turn by the query that comes with it"),
 
-    # trajectory metrics and kept rollouts
+    # metrics and kept trajectories
     Use(Group.CALLBACK, _GRPO, "GRPOTrainer._log_rollout", Kind.PARAMETER,
         "samples", "callback",
         "replaced: the last stage of a rollout, when its rewards are known"),

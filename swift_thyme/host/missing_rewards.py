@@ -28,7 +28,7 @@ from swift_thyme.rewards.metrics import RewardMetrics
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fill_missing", "install_filling"]
+__all__ = ["fill_missing", "install_filling", "leaves_gaps"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,12 @@ def install_filling(metrics: RewardMetrics) -> bool:
     if not getattr(original, _MARK, False):
         trainer_class._compute_rewards_per_func = _filling(original, metrics)
     return True
+
+
+def leaves_gaps(trainer: Any) -> bool:
+    """Tell whether ms-swift's GRPO trainer has rewards to fill and does not fill them."""
+    marked = any(getattr(function, "fills_missing", False) for function in trainer.reward_funcs)
+    return marked and not getattr(trainer._compute_rewards_per_func, _MARK, False)
 
 
 def _filling(

@@ -79,7 +79,7 @@ def test_the_contract_with_ms_swift_is_a_line_per_feature(
     if importlib.util.find_spec("swift") is None:
         pytest.skip("ms-swift is not installed")
     for group in Group:
-        finding = report[f"ms-swift for {group.value}"]
+        finding = report[f"ms-swift: {group.value}"]
         assert finding["state"] == "ok"
         assert finding["section"] == "ms-swift"
 
@@ -88,7 +88,7 @@ def test_a_name_that_ms_swift_lacks_is_broken_and_named(host: HostCopy) -> None:
     with host.renamed("swift.rlhf_trainers.grpo_trainer", "_metrics"):
         found = look(host_contract)
     broken = [subject for subject, finding in found.items() if finding.state is State.BROKEN]
-    assert broken == [f"ms-swift for {Group.CALLBACK.value}"]
+    assert broken == [f"ms-swift: {Group.CALLBACK.value}"]
     finding = found[broken[0]]
     assert finding.text == (
         "4.6.0 lacks any use of _metrics in swift.rlhf_trainers.grpo_trainer.GRPOTrainer"

@@ -117,11 +117,18 @@ def test_another_trainer_is_worth_a_warning(
 
 
 def test_a_step_that_showed_no_rollout_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    callback = start(
-        grpo_trainer(_log_rollout=print, _metrics={}, reward_func_names=[]), monkeypatch
-    )
+    names = {"_log_rollout": print, "_metrics": {}, "reward_func_names": []}
+    callback = start(grpo_trainer(**names, reward_funcs=[]), monkeypatch)
     with pytest.raises(HostError, match="_log_rollout"):
         callback.on_step_end(None, SimpleNamespace(), None)
+
+
+def test_rewards_that_are_not_filled_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"_log_rollout": print, "_metrics": {}, "reward_func_names": []}
+    reward = SimpleNamespace(fills_missing=True)
+    trainer = grpo_trainer(**names, reward_funcs=[reward], _compute_rewards_per_func=print)
+    with pytest.raises(HostError, match="count as zero"):
+        start(trainer, monkeypatch)
 
 
 def test_rows_with_missing_files_are_described(tmp_path: Path) -> None:

@@ -167,5 +167,5 @@ def test_without_ms_swift_the_line_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "swift", raising=False)
-    with pytest.raises(HostError, match="pip install 'ms-swift"):
+    with pytest.raises(HostError, match="not installed: pip install 'ms-swift"):
         require(Group.REWARDS)
