@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError, ThymeError
 from swift_thyme.doctor.finding import Check, Finding, State
 from swift_thyme.doctor.host import host_contract
@@ -167,7 +168,7 @@ def gpu(deadline_s: float) -> Iterator[Finding]:
         yield Finding("gpu", State.BROKEN, str(error), "compare nvidia-smi with the torch build")
         return
     devices = [f"{name} ({memory:.0f} GiB)" for name, memory in found["devices"]]
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    hidden = Reader().raw("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if devices:
         yield Finding("gpu", State.OK, ", ".join(devices))
     elif hidden or shutil.which("nvidia-smi") is None:
@@ -329,7 +330,8 @@ def _ask_judge(
 
 def disk(deadline_s: float) -> Iterator[Finding]:
     """Look at the room for outputs and for temporary files."""
-    places = {Path.cwd(): "", Path(os.environ.get("TMPDIR", "/tmp")): "set TMPDIR elsewhere"}
+    temporary = Reader().text("TMPDIR") or "/tmp"
+    places = {Path.cwd(): "", Path(temporary): "set TMPDIR elsewhere"}
     for folder, other in places.items():
         subject = f"disk: {folder}"
         try:

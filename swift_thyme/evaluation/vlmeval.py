@@ -5,12 +5,12 @@ Importing this module needs VLMEvalKit. ``docs/evaluation.md`` shows how to regi
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import httpx
 from vlmeval.api.base import BaseAPI
 
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import EngineError
 from swift_thyme.inference.endpoint import image_part
 
@@ -48,7 +48,7 @@ class ThymeAPI(BaseAPI):  # type: ignore[misc]  # VLMEvalKit has no type informa
     ) -> None:
         super().__init__(**kwargs)
         self._question_only = question_only
-        key = key or os.environ.get("THYME_API_KEY")
+        key = key or Reader().text("THYME_API_KEY")
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout_s = timeout_s

@@ -28,13 +28,14 @@ import argparse
 import importlib.util
 import logging
 import multiprocessing
-import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from swift_thyme.core.environment import Reader, parse_switch
 from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
@@ -72,20 +73,16 @@ class O3Settings:
     at most ``max_turns - 1`` blocks run."""
 
     @classmethod
-    def from_env(cls) -> O3Settings:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> O3Settings:
         """Read ``GEN_ITER_LIMIT``.
+
+        Args:
+            environ: Variables to read; None reads those of this process.
 
         Raises:
             SettingsError: The value is not a whole number of at least 1.
         """
-        text = os.environ.get("GEN_ITER_LIMIT", "").strip()
-        if not text:
-            return cls()
-        if not text.isdigit() or int(text) < 1:
-            raise SettingsError(
-                f"GEN_ITER_LIMIT={text!r}: expected a whole number of at least 1 (turns)"
-            )
-        return cls(max_turns=int(text))
+        return cls(max_turns=Reader(environ).count("GEN_ITER_LIMIT"))
 
 
 def host_arguments() -> Any:
@@ -119,12 +116,10 @@ def _unknown_flags(frames: list[FrameType]) -> list[str] | None:
 
 
 def _to_bool(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in {"true", "1", "yes", "y", "t", "on"}:
-        return True
-    if lowered in {"false", "0", "no", "n", "f", "off"}:
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    value = parse_switch(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return value
 
 
 def _take_o3(remaining: list[str]) -> bool | None:
@@ -274,8 +269,8 @@ def check_model_runner() -> None:
         SettingsError: vLLM's second model runner is chosen, or would be chosen by default in a
             version in which it takes logits processors (of another interface) itself.
     """
-    chosen = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "").strip().lower()
-    if chosen in {"0", "false"}:
+    chosen = Reader().given("VLLM_USE_V2_MODEL_RUNNER")
+    if chosen is False:
         return
     spec = importlib.util.find_spec("vllm")
     folders = list(spec.submodule_search_locations or []) if spec else []

@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.environment import Reader
+from swift_thyme.core.errors import DataError
 from swift_thyme.core.placeholders import show_images
 from swift_thyme.core.protocol import IMAGE_TAG, parse_user_prompt
 from swift_thyme.core.rollout_infos import read_infos
@@ -73,21 +74,10 @@ class KeepSettings:
         Raises:
             SettingsError: A value is not a whole number in its range; the message names it.
         """
-        environ = os.environ if environ is None else environ
-        values = {}
-        for field, variable, least in (
-            ("per_step", "THYME_KEEP_TRAJECTORIES", 0),
-            ("disk_mb", "THYME_KEEP_MB", 1),
-        ):
-            text = environ.get(variable, "").strip()
-            if not text:
-                continue
-            if not text.isdigit() or int(text) < least:
-                raise SettingsError(
-                    f"{variable}={text!r}: expected a whole number of at least {least}"
-                )
-            values[field] = int(text)
-        return cls(**values)
+        read = Reader(environ)
+        return cls(
+            per_step=read.count("THYME_KEEP_TRAJECTORIES"), disk_mb=read.count("THYME_KEEP_MB")
+        )
 
 
 class Kept(NamedTuple):

@@ -9,12 +9,11 @@ are safe, and 0 keeps the three outcome rewards on the scale that their weights 
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from swift_thyme.core.environment import Reader, unusable
 from swift_thyme.core.errors import SettingsError
 
 __all__ = ["JudgeSettings", "RewardSettings", "RewardScale"]
@@ -99,141 +98,92 @@ class RewardSettings:
     judge: JudgeSettings = JudgeSettings()
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> RewardSettings:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> RewardSettings:
         """Read the settings from environment variables.
 
         Args:
-            env: Variables to read; None reads those of this process.
+            environ: Variables to read; None reads those of this process.
 
         Raises:
             SettingsError: A variable has a value that cannot be used; the message names it.
         """
-        read = _Reader(os.environ if env is None else env)
+        read = Reader(environ)
         return cls(
-            format=RewardScale(read.number("FMT_WEIGHT", 0.5), read.flag("FMT_NORM", False)),
-            answer=RewardScale(read.number("VQA_WEIGHT", 1.0), read.flag("VQA_NORM", False)),
-            consistency=RewardScale(read.number("CST_WEIGHT", 0.5), read.flag("CST_NORM", False)),
-            code=RewardScale(read.number("CODE_WEIGHT", 0.3), False),
-            answer_process=RewardScale(read.number("VQA_PRM_WEIGHT", 0.3), False),
-            code_process=RewardScale(read.number("CODE_PRM_WEIGHT", 0.3), False),
-            consistency_needs_right=read.flag("THYME_CST_NEEDS_RIGHT", True),
-            maths_timeout_s=read.seconds("THYME_MATHS_TIMEOUT_S", 2.0),
+            format=RewardScale(read.number("FMT_WEIGHT"), read.switch("FMT_NORM")),
+            answer=RewardScale(read.number("VQA_WEIGHT"), read.switch("VQA_NORM")),
+            consistency=RewardScale(read.number("CST_WEIGHT"), read.switch("CST_NORM")),
+            code=RewardScale(read.number("CODE_WEIGHT"), False),
+            answer_process=RewardScale(read.number("VQA_PRM_WEIGHT"), False),
+            code_process=RewardScale(read.number("CODE_PRM_WEIGHT"), False),
+            consistency_needs_right=read.switch("THYME_CST_NEEDS_RIGHT"),
+            maths_timeout_s=read.number("THYME_MATHS_TIMEOUT_S"),
             judge=JudgeSettings(
-                urls=read.judge_urls(),
+                urls=_judge_urls(read),
                 model=read.text("THYME_JUDGE_MODEL"),
                 api_key=read.text("THYME_JUDGE_API_KEY"),
-                concurrency=read.count("THYME_JUDGE_CONCURRENCY", 8),
-                connect_timeout_s=read.seconds("THYME_JUDGE_CONNECT_TIMEOUT_S", 5.0),
-                read_timeout_s=read.seconds("THYME_JUDGE_READ_TIMEOUT_S", 60.0),
-                step_timeout_s=read.seconds("THYME_JUDGE_STEP_TIMEOUT_S", 180.0),
-                outage_s=read.seconds("THYME_JUDGE_OUTAGE_S", 20.0),
-                max_tokens=read.count("THYME_JUDGE_MAX_TOKENS", 512),
-                max_failed_steps=read.count("THYME_JUDGE_MAX_FAILED_STEPS", 10),
-                first=read.count("RANK", 0, least=0),
+                concurrency=read.count("THYME_JUDGE_CONCURRENCY"),
+                connect_timeout_s=read.number("THYME_JUDGE_CONNECT_TIMEOUT_S"),
+                read_timeout_s=read.number("THYME_JUDGE_READ_TIMEOUT_S"),
+                step_timeout_s=read.number("THYME_JUDGE_STEP_TIMEOUT_S"),
+                outage_s=read.number("THYME_JUDGE_OUTAGE_S"),
+                max_tokens=read.count("THYME_JUDGE_MAX_TOKENS"),
+                max_failed_steps=read.count("THYME_JUDGE_MAX_FAILED_STEPS"),
+                first=max(read.count("RANK"), 0),
             ),
         )
 
 
-class _Reader:
-    """Typed access to environment variables; an empty variable counts as not set."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = env
-
-    def text(self, name: str) -> str | None:
-        return self._env.get(name, "").strip() or None
-
-    def number(self, name: str, default: float) -> float:
-        text = self.text(name)
-        if text is None:
-            return default
-        try:
-            value = float(text)
-        except ValueError as e:
-            raise SettingsError(f"{name}={text!r} is not a number") from e
-        if not math.isfinite(value):
-            raise SettingsError(f"{name}={text!r} is not a finite number")
-        return value
-
-    def seconds(self, name: str, default: float) -> float:
-        value = self.number(name, default)
-        if value <= 0:
-            raise SettingsError(f"{name}={value:g} must be more than 0 seconds")
-        return value
-
-    def count(self, name: str, default: int, least: int = 1) -> int:
-        text = self.text(name)
-        if text is None:
-            return default
-        try:
-            value = int(text)
-        except ValueError as e:
-            raise SettingsError(f"{name}={text!r} is not a whole number") from e
-        if value < least:
-            raise SettingsError(f"{name}={value} must be at least {least}")
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        text = self.text(name)
-        if text is None:
-            return default
-        if text.lower() in ("1", "true", "yes", "on"):
-            return True
-        if text.lower() in ("0", "false", "no", "off"):
-            return False
-        raise SettingsError(f"{name}={text!r} is neither 0 nor 1")
-
-    def judge_urls(self) -> tuple[str, ...]:
-        """Return the base URLs from ``THYME_JUDGE_URLS``, or from the two published variables."""
-        urls = self.text("THYME_JUDGE_URLS")
-        if urls is not None:
-            parts = [part.strip() for part in urls.split(",") if part.strip()]
-            if not parts:
-                raise SettingsError(f"THYME_JUDGE_URLS={urls!r} holds no URL")
-            return _unique(_base_url(part, "THYME_JUDGE_URLS") for part in parts)
-        address, ports = self.text("REWARD_API_ADDRESS"), self.text("QWEN_API_PORT")
-        if address is None and ports is None:
-            return ()
-        if address is None:
-            raise SettingsError("QWEN_API_PORT is set, but REWARD_API_ADDRESS is not")
-        if "://" not in address:
-            address = f"http://{address}"
-        if ports is None:
-            if _port(address, "REWARD_API_ADDRESS") is None:
-                raise SettingsError("REWARD_API_ADDRESS is set, but QWEN_API_PORT is not")
-            return (_base_url(address, "REWARD_API_ADDRESS"),)
-        if _port(address, "REWARD_API_ADDRESS") is not None:
-            raise SettingsError("REWARD_API_ADDRESS names a port, and QWEN_API_PORT is set too")
-        split = urlsplit(_base_url(address, "REWARD_API_ADDRESS"))
-        found = []
-        for part in ports.split(","):
-            port = part.strip()
-            if not port.isdecimal() or not 0 < int(port) < 65536:
-                raise SettingsError(f"QWEN_API_PORT={ports!r}: {port!r} is not a port number")
-            found.append(f"{split.scheme}://{split.netloc}:{int(port)}{split.path}")
-        return _unique(found)
+def _judge_urls(read: Reader) -> tuple[str, ...]:
+    """Return the base URLs from ``THYME_JUDGE_URLS``, or from the two published variables."""
+    urls = read.text("THYME_JUDGE_URLS")
+    if urls is not None:
+        parts = [part.strip() for part in urls.split(",") if part.strip()]
+        if not parts:
+            raise unusable("THYME_JUDGE_URLS", urls)
+        return _unique(_base_url(part, "THYME_JUDGE_URLS") for part in parts)
+    address, ports = read.text("REWARD_API_ADDRESS"), read.text("QWEN_API_PORT")
+    if address is None and ports is None:
+        return ()
+    if address is None:
+        raise SettingsError("QWEN_API_PORT is set, but REWARD_API_ADDRESS is not")
+    url = _base_url(address if "://" in address else f"http://{address}", "REWARD_API_ADDRESS")
+    split = urlsplit(url)
+    if ports is None:
+        if split.port is None:
+            raise SettingsError("REWARD_API_ADDRESS is set, but QWEN_API_PORT is not")
+        return (url,)
+    if split.port is not None:
+        raise SettingsError("REWARD_API_ADDRESS names a port, and QWEN_API_PORT is set too")
+    return _unique(
+        f"{split.scheme}://{split.netloc}:{_port(part.strip(), ports)}{split.path}"
+        for part in ports.split(",")
+    )
 
 
 def _unique(urls: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(urls))
 
 
-def _port(url: str, name: str) -> int | None:
-    try:
-        return urlsplit(url).port
-    except ValueError as e:
-        raise SettingsError(f"{name}={url!r} is not a URL: {e}") from e
+def _port(text: str, ports: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
+        raise unusable("QWEN_API_PORT", ports, f"{text!r} is not a port number")
+    return int(text)
 
 
 def _base_url(url: str, name: str) -> str:
     """Return the URL without trailing slash, with ``/v1`` where it has no path at all."""
-    _port(url, name)
-    split = urlsplit(url)
-    if split.username or split.password:
+    if "@" in url:
         # URLs are logged; also, the password is not repeated here.
         raise SettingsError(f"{name}: no user name or password in a URL; use THYME_JUDGE_API_KEY")
+    if not url.isprintable() or " " in url:
+        raise unusable(name, url, "a URL has no blanks")
+    try:
+        split = urlsplit(url)
+        split.port  # noqa: B018 - reading it is the check
+    except ValueError as error:
+        raise unusable(name, url, str(error)) from error
     if split.scheme not in ("http", "https") or not split.hostname:
-        raise SettingsError(f"{name}: {url!r} is not an http(s) URL")
+        raise unusable(name, url)
     if split.query or split.fragment:
-        raise SettingsError(f"{name}: {url!r} must not have a query or a fragment")
+        raise unusable(name, url, "a query or a fragment cannot be used")
     return f"{split.scheme}://{split.netloc}{split.path.rstrip('/') or '/v1'}"

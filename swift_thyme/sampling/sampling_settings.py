@@ -6,21 +6,17 @@ vLLM samples in a process of its own, so the settings travel there with the engi
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError
 
 __all__ = ["VLLM_HOOK", "SamplingSettings"]
 
 VLLM_HOOK = "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor"
 """Name under which vLLM loads the hook; written out so that nobody has to import vLLM for it."""
-
-_TRUE = {"true", "1", "yes", "on"}
-_FALSE = {"false", "0", "no", "off"}
 
 
 @dataclass(frozen=True)
@@ -38,22 +34,34 @@ class SamplingSettings:
 
     @classmethod
     def from_env(
-        cls, *, adaptive: bool = False, text_temperature: float | None = None
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        adaptive: bool = False,
+        text_temperature: float | None = None,
     ) -> SamplingSettings:
         """Read the three variables.
 
         Args:
+            environ: Variables to read; None reads those of this process.
             adaptive: See the field.
             text_temperature: Sampling temperature of text, None where it is not known here.
 
         Raises:
             SettingsError: A variable has a value that cannot be used.
         """
+        read = Reader(environ)
+        code_temperature = read.number("THYME_CODE_TEMPERATURE")
+        if text_temperature is not None and code_temperature > text_temperature:
+            raise SettingsError(
+                f"THYME_CODE_TEMPERATURE='{code_temperature:g}': code cannot be sampled at a "
+                f"higher temperature than text, which has --temperature {text_temperature:g}"
+            )
         return cls(
             adaptive=adaptive,
-            code_temperature=_temperature("THYME_CODE_TEMPERATURE", text_temperature),
-            train_code_tokens=_switch("THYME_TRAIN_CODE_TOKENS"),
-            stop_repetition=_switch("THYME_REPETITION_STOP"),
+            code_temperature=code_temperature,
+            train_code_tokens=read.switch("THYME_TRAIN_CODE_TOKENS"),
+            stop_repetition=read.switch("THYME_REPETITION_STOP"),
         )
 
     def code_factor(self, text_temperature: float) -> float:
@@ -74,30 +82,3 @@ class SamplingSettings:
     def from_config(cls, config: Mapping[str, Any]) -> SamplingSettings:
         """Read back what :meth:`as_config` returned."""
         return cls(**config)
-
-
-def _temperature(name: str, most: float | None) -> float:
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise SettingsError(f"{name}={text!r}: expected a temperature of 0 or more")
-    if most is not None and value > most:
-        raise SettingsError(
-            f"{name}={text!r}: code cannot be sampled at a higher temperature than text, "
-            f"which has --temperature {most:g}"
-        )
-    return value
-
-
-def _switch(name: str) -> bool:
-    text = os.environ.get(name, "").strip().lower()
-    if not text or text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise SettingsError(f"{name}={text!r}: expected true or false")

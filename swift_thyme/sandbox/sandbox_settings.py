@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from swift_thyme.core.environment import Reader, check
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.variable_table import VARIABLES
 
 __all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
 
@@ -39,12 +41,12 @@ def local_rank() -> tuple[int, int]:
     """Return this process's number among those that torchrun started on the host, and their count.
 
     Any other process is the only one, number 0.
+
+    Raises:
+        SettingsError: ``LOCAL_RANK`` or ``LOCAL_WORLD_SIZE`` is no whole number.
     """
-    try:
-        rank = int(os.environ.get("LOCAL_RANK", "0"))
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    except ValueError:
-        return 0, 1
+    read = Reader()
+    rank, ranks = read.count("LOCAL_RANK"), read.count("LOCAL_WORLD_SIZE")
     return (rank, ranks) if 0 <= rank < ranks else (0, 1)
 
 
@@ -105,20 +107,8 @@ class SandboxSettings:
     `uid`, `seccomp`, `landlock`."""
 
     def __post_init__(self) -> None:
-        if self.mode not in ("strict", "auto"):
-            raise SettingsError(f"THYME_SANDBOX must be 'strict' or 'auto', not {self.mode!r}")
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise SettingsError(
-                    f"{_variable(name)} must lie between {low} and {high}, not {value}"
-                )
-        for layer in self.disable:
-            if layer not in DISABLEABLE_LAYERS:
-                raise SettingsError(
-                    f"THYME_SANDBOX_DISABLE names {layer!r}; known are "
-                    f"{', '.join(DISABLEABLE_LAYERS)}"
-                )
+        for item in dataclasses.fields(self):
+            check(VARIABLES[_variable(item.name)], getattr(self, item.name))
         if self.mode == "strict" and self.disable:
             raise SettingsError("THYME_SANDBOX=strict cannot go with THYME_SANDBOX_DISABLE")
 
@@ -132,51 +122,14 @@ class SandboxSettings:
         Raises:
             SettingsError: A variable has a value that cannot be used; the message names it.
         """
-        environ = os.environ if environ is None else environ
+        read = Reader(environ)
         values: dict[str, Any] = {}
         for item in dataclasses.fields(cls):
-            variable = _variable(item.name)
-            text = environ.get(variable, "").strip()
-            if not text:
-                continue
-            values[item.name] = _parse(variable, item.type, text)
+            value = read.given(_variable(item.name))
+            if value is not None:
+                values[item.name] = value
         return cls(**values)
-
-
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("workers", 1, 256),
-    ("timeout_s", 0.05, 3600),
-    ("memory_mb", 64, 1 << 20),
-    ("disk_mb", 1, 1 << 16),
-    ("inodes", 64, 1 << 20),
-    ("processes", 4, 4096),
-    ("open_files", 32, 4096),
-    ("stdout_kb", 1, 4096),
-    ("output_mb", 1, 4096),
-    ("images", 0, 256),
-    ("image_mb", 1, 1024),
-    ("image_megapixels", 0.01, 1000),
-    ("returned_megapixels", 0.01, 1000),
-    ("sessions", 1, 4096),
-    ("spares", 0, 64),
-)
 
 
 def _variable(name: str) -> str:
     return "THYME_SANDBOX" if name == "mode" else f"THYME_SANDBOX_{name.upper()}"
-
-
-def _parse(variable: str, kind: object, text: str) -> Any:
-    try:
-        if kind == "int":
-            return int(text)
-        if kind == "float":
-            value = float(text)
-            if value != value:
-                raise ValueError("not a number")
-            return value
-    except ValueError as error:
-        raise SettingsError(f"{variable} must be a number, not {text!r}") from error
-    if kind == "str":
-        return text.lower()
-    return tuple(part.strip() for part in text.split(",") if part.strip())

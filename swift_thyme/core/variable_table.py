@@ -1,0 +1,396 @@
+"""Every environment variable that this project reads: one declared table.
+
+``docs/environment.md`` is made from it (``scripts/environment_page.py``), and
+:mod:`swift_thyme.core.environment` reads by it. Nothing is read here.
+"""
+
+from __future__ import annotations
+
+from swift_thyme.core.variables import (
+    Kind,
+    Variable,
+    count,
+    group,
+    number,
+    seconds,
+    secret,
+    switch,
+    text,
+)
+
+__all__ = ["VARIABLES"]
+
+
+def _weight(name: str, default: float, meaning: str) -> Variable:
+    return Variable(name, Kind.NUMBER, default, meaning, owner="Thyme")
+
+
+def _norm(name: str, reward: str) -> Variable:
+    return switch(name, False, f"maps the score of {reward} from [0, 1] to [-1, 1]", owner="Thyme")
+
+
+_ROLLOUT = (
+    *group(
+        "Rollout",
+        "host/flag.py",
+        count(
+            "GEN_ITER_LIMIT",
+            4,
+            "turns of a trajectory; the last one cannot run code",
+            "turns",
+            owner="Thyme",
+            option="--max-turns (thyme), --max_turns (ms-swift)",
+        ),
+    ),
+    *group(
+        "Rollout",
+        "host/kept_rollouts.py",
+        count(
+            "THYME_KEEP_TRAJECTORIES",
+            4,
+            "trajectories kept with their images per logging step, all processes together",
+            "trajectories",
+            low=0,
+        ),
+        count(
+            "THYME_KEEP_MB", 2048, "disk that kept trajectories take, all processes together", "MiB"
+        ),
+    ),
+    *group(
+        "Rollout",
+        "sampling/sampling_settings.py",
+        number(
+            "THYME_CODE_TEMPERATURE",
+            0.0,
+            "temperature inside code, with <code> among the stop words; at most --temperature",
+            "",
+            0,
+            10,
+        ),
+        switch("THYME_TRAIN_CODE_TOKENS", True, "whether tokens inside code are trained on"),
+        switch("THYME_REPETITION_STOP", True, "whether a generation that evidently loops is ended"),
+    ),
+)
+
+_REWARDS = group(
+    "Rewards",
+    "rewards/reward_settings.py",
+    _weight("FMT_WEIGHT", 0.5, "weight of fmt_orm"),
+    _norm("FMT_NORM", "fmt_orm"),
+    _weight("VQA_WEIGHT", 1.0, "weight of vqa_orm"),
+    _norm("VQA_NORM", "vqa_orm"),
+    _weight("CST_WEIGHT", 0.5, "weight of cst_orm"),
+    _norm("CST_NORM", "cst_orm"),
+    _weight("CODE_WEIGHT", 0.3, "weight of code_orm and code_orm_llm"),
+    _weight("VQA_PRM_WEIGHT", 0.3, "weight of vqa_prm"),
+    _weight("CODE_PRM_WEIGHT", 0.3, "weight of code_prm"),
+    switch("THYME_CST_NEEDS_RIGHT", True, "whether cst_orm counts only where the answer is right"),
+    seconds("THYME_MATHS_TIMEOUT_S", 2.0, "longest comparison of two mathematical expressions"),
+)
+
+_JUDGE = group(
+    "Judge",
+    "rewards/reward_settings.py",
+    text(
+        "THYME_JUDGE_URLS",
+        "servers of the judge; wins over the two published variables below",
+        "http(s) URLs, separated by commas, such as http://10.0.0.7:8000/v1",
+    ),
+    text(
+        "REWARD_API_ADDRESS",
+        "host of the judge, without a port where QWEN_API_PORT is set",
+        "a host name, an IP address or an http(s) URL",
+        owner="Thyme",
+    ),
+    text(
+        "QWEN_API_PORT",
+        "ports of the judge on that host",
+        "port numbers from 1 to 65535, separated by commas",
+        owner="Thyme",
+    ),
+    Variable(
+        "THYME_JUDGE_MODEL",
+        Kind.TEXT,
+        None,
+        "name of the judge's model",
+        computed="the first model that the server lists",
+    ),
+    secret("THYME_JUDGE_API_KEY", "bearer token for the judge"),
+    count("THYME_JUDGE_CONCURRENCY", 8, "requests at once, per server and process", "requests"),
+    seconds("THYME_JUDGE_CONNECT_TIMEOUT_S", 5.0, "longest wait for a connection"),
+    seconds("THYME_JUDGE_READ_TIMEOUT_S", 60.0, "longest wait for the reply to a request"),
+    seconds("THYME_JUDGE_STEP_TIMEOUT_S", 180.0, "longest wait for all verdicts of a step"),
+    seconds("THYME_JUDGE_OUTAGE_S", 20.0, "a step gives up after this long without any server"),
+    count("THYME_JUDGE_MAX_TOKENS", 512, "longest reply of the judge", "tokens"),
+    count(
+        "THYME_JUDGE_MAX_FAILED_STEPS",
+        10,
+        "training stops after so many steps in a row without any verdict",
+        "steps",
+    ),
+)
+
+_SANDBOX = group(
+    "Sandbox",
+    "sandbox/sandbox_settings.py",
+    Variable(
+        "THYME_SANDBOX",
+        Kind.CHOICE,
+        "auto",
+        "strict refuses to start when an isolation layer is missing, auto goes on with the others",
+        choices=("strict", "auto"),
+    ),
+    count(
+        "THYME_SANDBOX_WORKERS",
+        None,
+        "worker processes, and blocks that run at the same time",
+        "processes",
+        high=256,
+        computed="the cores, shared by the ranks of the host; at most 16",
+    ),
+    number("THYME_SANDBOX_TIMEOUT_S", 10.0, "longest run of one block", "seconds", 0.05, 3600),
+    count(
+        "THYME_SANDBOX_MEMORY_MB",
+        2048,
+        "memory of one session, without the memory of the libraries",
+        "MiB",
+        64,
+        1 << 20,
+    ),
+    count("THYME_SANDBOX_DISK_MB", 256, "private folders of one session", "MiB", 1, 1 << 16),
+    count("THYME_SANDBOX_INODES", 4096, "files and folders of one session", "files", 64, 1 << 20),
+    count(
+        "THYME_SANDBOX_PROCESSES", 48, "processes and threads of one session", "processes", 4, 4096
+    ),
+    count("THYME_SANDBOX_OPEN_FILES", 256, "open descriptors of one process", "files", 32, 4096),
+    count(
+        "THYME_SANDBOX_STDOUT_KB",
+        64,
+        "printed text that is kept, half from its beginning and half from its end",
+        "KiB",
+        high=4096,
+    ),
+    count(
+        "THYME_SANDBOX_OUTPUT_MB",
+        64,
+        "printed text after which the block is ended",
+        "MiB",
+        high=4096,
+    ),
+    count("THYME_SANDBOX_IMAGES", 16, "images that one block can return", "images", 0, 256),
+    count("THYME_SANDBOX_IMAGE_MB", 64, "largest image file that is read", "MiB", 1, 1024),
+    number(
+        "THYME_SANDBOX_IMAGE_MEGAPIXELS",
+        120.0,
+        "largest image that is decoded",
+        "millions of pixels",
+        0.01,
+        1000,
+    ),
+    number(
+        "THYME_SANDBOX_RETURNED_MEGAPIXELS",
+        12.8,
+        "larger images are reduced to this size before they are returned",
+        "millions of pixels",
+        0.01,
+        1000,
+    ),
+    count(
+        "THYME_SANDBOX_SESSIONS", 512, "sessions that one worker holds open", "sessions", high=4096
+    ),
+    count("THYME_SANDBOX_SPARES", 1, "empty sessions that a worker keeps ready", "sessions", 0, 64),
+    Variable(
+        "THYME_SANDBOX_PRELOAD",
+        Kind.NAMES,
+        (
+            "numpy",
+            "cv2",
+            "PIL.Image",
+            "matplotlib.pyplot",
+            "scipy.ndimage",
+            "scipy.optimize",
+            "scipy.signal",
+            "scipy.stats",
+            "sympy",
+        ),
+        "modules that a worker loads once; missing ones are left out",
+    ),
+    Variable(
+        "THYME_SANDBOX_DISABLE",
+        Kind.NAMES,
+        (),
+        "isolation layers to leave out, for tests and for finding a cause",
+        choices=("namespaces", "uid", "seccomp", "landlock"),
+    ),
+)
+
+_COMMANDS = group(
+    "Commands",
+    "commands/model_options.py",
+    secret(
+        "THYME_API_KEY",
+        "bearer token that thyme serve asks for and that the VLMEvalKit class sends",
+        option="--api-key",
+        reader="commands/serve.py, evaluation/vlmeval.py",
+    ),
+    secret(
+        "OPENAI_API_KEY",
+        "bearer token for --endpoint",
+        owner="OpenAI",
+        option="--endpoint-key",
+    ),
+    count(
+        "MAX_PIXELS",
+        None,
+        "larger images are shrunk to this before the model sees them",
+        "pixels",
+        owner="ms-swift",
+        option="--max-pixels",
+        reader="commands/model_options.py, scripts/*.sh",
+    ),
+)
+
+_PROCESS = (
+    *group(
+        "Process and machine",
+        "sandbox/sandbox_settings.py",
+        count("LOCAL_RANK", 0, "number of this process on its host", low=-1, owner="torchrun"),
+        count(
+            "LOCAL_WORLD_SIZE",
+            1,
+            "processes of the job on this host, which share its cores",
+            "processes",
+            low=0,
+            owner="torchrun",
+        ),
+    ),
+    *group(
+        "Process and machine",
+        "rewards/reward_settings.py",
+        count(
+            "RANK",
+            0,
+            "number of this process; chooses the judge's server that is asked first",
+            low=-1,
+            owner="torchrun",
+        ),
+    ),
+    *group(
+        "Process and machine",
+        "host/flag.py",
+        Variable(
+            "VLLM_USE_V2_MODEL_RUNNER",
+            Kind.SWITCH,
+            None,
+            "must be false where vLLM would use its second model runner: no sampling hook there",
+            computed="as vLLM decides",
+            owner="vLLM",
+        ),
+    ),
+    *group(
+        "Process and machine",
+        "doctor/checks.py",
+        text(
+            "CUDA_VISIBLE_DEVICES",
+            "GPUs that the process sees; thyme doctor looks whether it hides them (empty or -1)",
+            owner="CUDA",
+        ),
+        Variable(
+            "TMPDIR",
+            Kind.TEXT,
+            "/tmp",
+            "folder of temporary files; thyme doctor looks at its room",
+            owner="POSIX",
+        ),
+    ),
+)
+
+_SCRIPTS = group(
+    "Scripts",
+    "scripts/common.sh",
+    text("MODEL", "model or checkpoint to start from"),
+    text("DATASET", "rows to train on", "one or more files, separated by blanks"),
+    text("SAVE_PATH", "folder for checkpoints"),
+    text("HOSTFILE", "hosts of a job on several nodes (scripts/hostfile.example)", "a file"),
+    count("MASTER_PORT", None, "port of the first host", high=65535, owner="torchrun"),
+    Variable(
+        "DS_ENV_FILE",
+        Kind.TEXT,
+        ".deepspeed_env",
+        "file of variables for all nodes; what is set already wins",
+        owner="DeepSpeed",
+    ),
+    count(
+        "NPROC_PER_NODE",
+        None,
+        "processes per host",
+        "processes",
+        computed="one for each GPU",
+        owner="ms-swift",
+    ),
+    switch(
+        "USE_VLLM", True, "false: transformers generates instead of vLLM", reader="scripts/rl.sh"
+    ),
+    text(
+        "VLLM_SERVER_HOST",
+        "host of a running swift rollout; then no server is started",
+        reader="scripts/rl_server.sh",
+    ),
+    count(
+        "VLLM_SERVER_PORT", 8000, "port of the server", high=65535, reader="scripts/rl_server.sh"
+    ),
+    text(
+        "ROLLOUT_DEVICES",
+        "GPUs of the server",
+        computed="the last one",
+        reader="scripts/rl_server.sh",
+    ),
+    text(
+        "TRAIN_DEVICES",
+        "GPUs of the trainer",
+        computed="the others",
+        reader="scripts/rl_server.sh",
+    ),
+    text("ROLLOUT_FLAGS", "further flags of swift rollout", reader="scripts/rl_server.sh"),
+    Variable(
+        "QUICKSTART_DIR",
+        Kind.TEXT,
+        "output/quickstart",
+        "folder of the quickstart's data and results",
+        reader="scripts/quickstart.sh",
+    ),
+    text(
+        "PYTHON",
+        "interpreter for the environment",
+        computed="the first of python3, python3.12, python3.11, python3.10 that fits",
+        reader="scripts/setup.sh",
+    ),
+    text(
+        "VLMEVAL_ENV",
+        "environment of VLMEvalKit that is kept",
+        computed="a new one each time",
+        reader="scripts/check_vlmeval.sh",
+    ),
+    count(
+        "VLLM_CPU_KVCACHE_SPACE",
+        1,
+        "memory of vLLM's cache on a CPU",
+        "GiB",
+        owner="vLLM",
+        reader="scripts/cpu_env.sh",
+    ),
+    Variable(
+        "VLLM_LOGGING_LEVEL",
+        Kind.TEXT,
+        "WARNING",
+        "what vLLM logs on a CPU",
+        owner="vLLM",
+        reader="scripts/cpu_env.sh",
+    ),
+)
+
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable
+    for variable in (*_ROLLOUT, *_REWARDS, *_JUDGE, *_SANDBOX, *_COMMANDS, *_PROCESS, *_SCRIPTS)
+}
+"""All variables by name, in the order of the documentation."""
