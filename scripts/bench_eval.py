@@ -30,6 +30,7 @@ from swift_thyme.inference import (
     run_trajectory,
 )
 from swift_thyme.inference.model import quiet_hosts, system_prompt
+from swift_thyme.sampling.sampling_settings import SamplingSettings
 from swift_thyme.sandbox import SandboxPool
 from swift_thyme.testbed import MODEL_DIR
 from swift_thyme.testbed.data import QUESTION
@@ -80,7 +81,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         max_model_len=1024,
         concurrency=options.concurrency,
         # As in `thyme eval` at temperature 0, where code is greedy anyway.
-        greedy_code=False,
+        sampling=SamplingSettings(),
     )
     many = make_tasks(options.concurrency * options.rounds, settings)
     few = many[: options.serial]

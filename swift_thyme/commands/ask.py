@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import uuid
 from collections.abc import Sequence
@@ -13,17 +12,15 @@ from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from swift_thyme.commands import model_options as options
+from swift_thyme.commands.messages import plain, say
+from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import DataError, SandboxUnavailableError
 from swift_thyme.core.summary import EndReason
-from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.core.trajectory_files import ImageRef, TrajectoryWriter
-from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.interrupt import exit_on_interrupt
 from swift_thyme.inference.loop import (
-    DEFAULT_MAX_TOKENS,
     FinishedTrajectory,
     LoopSettings,
     ObservationEvent,
@@ -35,9 +32,6 @@ from swift_thyme.inference.prompt_images import PromptImage, read_image
 from swift_thyme.inference.task import Task, make_task
 
 __all__ = ["ask_command", "read_image_files"]
-
-# What a model or its code writes must not drive the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def read_image_files(paths: Sequence[Path]) -> list[PromptImage]:
@@ -55,7 +49,9 @@ def read_image_files(paths: Sequence[Path]) -> list[PromptImage]:
     return images
 
 
+@with_model_options
 def ask_command(
+    options: ModelOptions,
     question: Annotated[str, typer.Argument(help="The question.")],
     image: Annotated[
         list[Path] | None, typer.Option("--image", help="An image; may be given several times.")
@@ -65,60 +61,16 @@ def ask_command(
         typer.Option("--save", help="Folder that keeps the trajectory and its images."),
     ] = None,
     tools: Annotated[bool, typer.Option("--tools/--no-tools", help="Whether code runs.")] = True,
-    model: options.Model = None,
-    engine: options.EngineName = "auto",
-    endpoint: options.Endpoint = None,
-    endpoint_key: options.EndpointKey = None,
-    model_type: options.ModelType = None,
-    template: options.Template = None,
-    dtype: options.Dtype = None,
-    gpu_memory_utilization: options.GpuMemory = 0.9,
-    tensor_parallel_size: options.TensorParallel = 1,
-    engine_kwargs: options.EngineKwargs = None,
-    system: options.System = None,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    greedy_code: options.GreedyCode = True,
-    seed: options.Seed = 0,
-    max_turns: options.MaxTurns = DEFAULT_MAX_TURNS,
-    max_tokens: options.MaxTokens = DEFAULT_MAX_TOKENS,
-    max_model_len: options.MaxModelLen = None,
-    max_images: options.MaxImages = DEFAULT_MAX_IMAGES,
-    max_pixels: options.MaxPixels = None,
 ) -> None:
     """Ask a model about images; shows its reasoning, code and results as they happen."""
     quiet_hosts()
-    settings = options.model_settings(
-        engine_kwargs,
-        model=model,
-        engine=engine,
-        endpoint=endpoint,
-        api_key=endpoint_key,
-        model_type=model_type,
-        template=template,
-        dtype=dtype,
-        gpu_memory_utilization=gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-        max_model_len=max_model_len,
-        max_images=max_images,
-        max_pixels=max_pixels,
-        # At temperature 0 all tokens are greedy, and telling code from text is work for nothing.
-        greedy_code=greedy_code and temperature > 0,
-        concurrency=1,
-    )
-    loop_settings = LoopSettings(
-        sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed),
-        max_turns=max_turns,
-        max_tokens=max_tokens,
-        tools=tools,
-    )
+    settings = options.model_settings(concurrency=1)
+    loop_settings = options.loop_settings(settings, tools=tools)
     # Seeded by what is asked, so that the same command gives the same answer.
     task = make_task(
         question,
         read_image_files(image or ()),
-        system=options.read_system(system, settings),
+        system=options.system_prompt(settings),
         task_id="ask",
     )
     with exit_on_interrupt():
@@ -169,23 +121,28 @@ async def _ask(
 
 
 class _Printer:
-    """Writes a trajectory to a terminal, or as plain text to anything else."""
+    """Writes a trajectory to a terminal, or as plain text to anything else.
+
+    Text of the model, of its code and of the user goes out as it is, without control characters:
+    it must not drive the terminal.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False, soft_wrap=True)
 
     def text(self, text: str) -> None:
         """Write what the model wrote."""
-        self._console.out(_CONTROL.sub("", text), end="")
+        self._console.out(plain(text), end="")
 
     def observation(self, event: ObservationEvent, refs: list[ImageRef], save: Path | None) -> None:
         """Write what a block gave, and where its images are."""
         segment = event.segment
         style = "green" if segment.status == "ok" else "yellow"
-        self._console.print(f"[{style}]{escape(_CONTROL.sub('', segment.text))}[/]")
+        say(segment.text, style, console=self._console)
         for index, image in enumerate(segment.images):
             where = f", saved as {save / refs[index].file}" if save is not None else ""
-            self._console.print(f"[dim]<image>: {image.width}x{image.height} pixels{where}[/]")
+            line = f"<image>: {image.width}x{image.height} pixels{where}"
+            say(line, "dim", console=self._console)
 
     def end(self, finished: FinishedTrajectory) -> None:
         """Write the answer and a line of numbers."""
@@ -194,12 +151,14 @@ class _Printer:
         self._console.print()
         reason = summary.end_reason.value if summary.end_reason else "unknown"
         if answer is None:
-            self._console.print(f"[bold]no answer[/] ({reason})")
+            self._console.print(Text.assemble(("no answer", "bold"), f" ({reason})"))
         else:
-            self._console.print(f"[bold]answer:[/] {escape(_CONTROL.sub('', answer))}")
+            self._console.print(Text.assemble(("answer:", "bold"), f" {plain(answer)}"))
         tokens = "?" if finished.sampled_tokens is None else finished.sampled_tokens
-        self._console.print(
-            f"[dim]{reason}; {summary.turns} turns, {summary.blocks_ran} of {summary.blocks} code "
+        say(
+            f"{reason}; {summary.turns} turns, {summary.blocks_ran} of {summary.blocks} code "
             f"blocks ran, {summary.images} images returned, {tokens} tokens, "
-            f"{finished.total_s:.1f} s[/]"
+            f"{finished.total_s:.1f} s",
+            "dim",
+            console=self._console,
         )

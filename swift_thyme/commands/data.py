@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from swift_thyme.commands.messages import say
+from swift_thyme.commands.model_options import finite
 from swift_thyme.data.conversion_report import render_report
 from swift_thyme.data.job import JobProgress, run_job
 from swift_thyme.data.job_options import JobOptions
@@ -43,7 +45,7 @@ ImageRoot = Annotated[
     Path | None,
     typer.Option(help="Folder that relative image paths start from; default: that of the file."),
 ]
-MaxMegapixels = Annotated[float, typer.Option(help="Larger images are rejected.")]
+MaxMegapixels = Annotated[float, typer.Option(help="Larger images are rejected.", callback=finite)]
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes; default: the cores of this process.")
 ]
@@ -116,9 +118,7 @@ def _run(options: JobOptions, overwrite: bool) -> None:
     with _progress(console) as progress:
         report = run_job(options, progress, overwrite=overwrite)
     render_report(report, Console(soft_wrap=True, highlight=False))
-    Console(soft_wrap=True, highlight=False).print(
-        f"written to {options.out}: {', '.join(_outputs(Path(options.out)))}"
-    )
+    say(f"written to {options.out}: {', '.join(_outputs(Path(options.out)))}")
 
 
 def _outputs(out: Path) -> list[str]:

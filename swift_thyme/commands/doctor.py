@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from swift_thyme.commands.model_options import finite
 from swift_thyme.doctor.checks import DEADLINE_S, Finding, State, findings
 
 __all__ = ["doctor_command"]
@@ -23,7 +24,7 @@ _STYLES = {State.OK: "green", State.LOOK: "yellow", State.BROKEN: "bold red"}
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     timeout_s: Annotated[
-        float, typer.Option("--timeout-s", min=1, help="longest wait in seconds")
+        float, typer.Option("--timeout-s", min=1, help="longest wait in seconds", callback=finite)
     ] = DEADLINE_S,
 ) -> None:
     """Say what is ready on this machine and what to do about the rest.

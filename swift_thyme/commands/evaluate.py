@@ -13,27 +13,28 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from swift_thyme.answers.maths import MathsChecker
-from swift_thyme.commands import model_options as options
+from swift_thyme.commands.messages import say, warn
+from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import SettingsError
-from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.evaluation.items import PromptStyle
-from swift_thyme.evaluation.judging import judge_undecided
+from swift_thyme.evaluation.judging import judge_settings, judge_undecided
 from swift_thyme.evaluation.results import build_report, outcomes, report_table
 from swift_thyme.evaluation.run import Arm, EvalSettings, Evaluation, Job
 from swift_thyme.evaluation.run import Progress as RunProgress
 from swift_thyme.evaluation.tsv import Dataset, read_tsv
 from swift_thyme.evaluation.vlmeval_files import write_predictions
-from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.interrupt import exit_on_interrupt
-from swift_thyme.inference.loop import DEFAULT_MAX_TOKENS, LoopSettings
 from swift_thyme.inference.model import ModelSettings, describe, open_engine, quiet_hosts
+from swift_thyme.rewards.reward_settings import JudgeSettings
 
 _MATHS_TIMEOUT_S = 2.0
 
 __all__ = ["eval_command"]
 
 
+@with_model_options
 def eval_command(
+    options: ModelOptions,
     data: Annotated[
         list[Path], typer.Option("--data", help="TSV file; may be given several times.")
     ],
@@ -67,62 +68,20 @@ def eval_command(
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, help="Trajectories at once.")
     ] = 32,
-    model: options.Model = None,
-    engine: options.EngineName = "auto",
-    endpoint: options.Endpoint = None,
-    endpoint_key: options.EndpointKey = None,
-    model_type: options.ModelType = None,
-    template: options.Template = None,
-    dtype: options.Dtype = None,
-    gpu_memory_utilization: options.GpuMemory = 0.9,
-    tensor_parallel_size: options.TensorParallel = 1,
-    engine_kwargs: options.EngineKwargs = None,
-    system: options.System = None,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    greedy_code: options.GreedyCode = True,
-    seed: options.Seed = 0,
-    max_turns: options.MaxTurns = DEFAULT_MAX_TURNS,
-    max_tokens: options.MaxTokens = DEFAULT_MAX_TOKENS,
-    max_model_len: options.MaxModelLen = None,
-    max_images: options.MaxImages = DEFAULT_MAX_IMAGES,
-    max_pixels: options.MaxPixels = None,
 ) -> None:
     """Evaluate a model on VLMEvalKit's TSV files; the same command again goes on after a stop.
 
     Ends with status 1 where trajectories are missing because something failed on our side.
     """
     quiet_hosts()
+    judged_by = judge_settings() if judge else None
     if tools not in ("on", "off", "both"):
         raise SettingsError(f"--tools must be on, off or both, not {tools!r}")
     arms = [Arm.NO_TOOLS] if no_tools or tools == "off" else [Arm.TOOLS]
     if tools == "both" and not no_tools:
         arms = list(Arm)
-    settings = options.model_settings(
-        engine_kwargs,
-        model=model,
-        engine=engine,
-        endpoint=endpoint,
-        api_key=endpoint_key,
-        model_type=model_type,
-        template=template,
-        dtype=dtype,
-        gpu_memory_utilization=gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-        max_model_len=max_model_len,
-        max_images=max_images,
-        max_pixels=max_pixels,
-        # At temperature 0 all tokens are greedy, and telling code from text is work for nothing.
-        greedy_code=greedy_code and temperature > 0,
-        concurrency=concurrency,
-    )
-    loop = LoopSettings(
-        sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed),
-        max_turns=max_turns,
-        max_tokens=max_tokens,
-    )
+    settings = options.model_settings(concurrency=concurrency)
+    loop = options.loop_settings(settings)
     datasets = [read_tsv(path) for path in data]
     names = [dataset.name for dataset in datasets]
     if len(set(names)) < len(names):
@@ -132,11 +91,11 @@ def eval_command(
             dataset,
             out / dataset.name if len(datasets) > 1 else out,
             EvalSettings(
-                system=options.read_system(system, settings),
+                system=options.system_prompt(settings),
                 loop=loop,
                 style=prompt,
                 shuffle=not dataset.cyclic if shuffle is None else shuffle,
-                seed=seed,
+                seed=options.seed,
             ),
             describe(settings),
         )
@@ -144,13 +103,10 @@ def eval_command(
     ]
     with exit_on_interrupt():
         missing = asyncio.run(
-            _evaluate(evaluations, settings, arms, runs, limit, judge, concurrency)
+            _evaluate(evaluations, settings, arms, runs, limit, judged_by, concurrency)
         )
     if missing:
-        Console(stderr=True).print(
-            f"[yellow]{missing} trajectories are missing, see above; the same command tries them "
-            "again[/]"
-        )
+        warn(f"{missing} trajectories are missing, see above; the same command tries them again")
         raise typer.Exit(1)
 
 
@@ -160,7 +116,7 @@ async def _evaluate(
     arms: list[Arm],
     runs: int,
     limit: int | None,
-    judge: bool,
+    judge: JudgeSettings | None,
     concurrency: int,
 ) -> int:
     """Run what is not done, report everything; return how many trajectories are missing."""
@@ -182,22 +138,19 @@ async def _evaluate(
             found = outcomes(evaluation, known, maths)
         finally:
             maths.close()
-        if judge:
-            found = await judge_undecided(evaluation.out, found)
+        if judge is not None:
+            found = await judge_undecided(evaluation.out, found, judge)
         report = build_report(evaluation, known, found)
         write_predictions(evaluation.out / "vlmeval", evaluation.dataset, model_name, found)
         (evaluation.out / "report.json").write_text(
             json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8"
         )
-        console = Console()
-        console.print(report_table(report))
+        Console().print(report_table(report))
         seconds = report["times"]["seconds_per_item"]
         if seconds is not None:
-            console.print(
-                f"{seconds:.2f} s per trajectory, waiting for the engine included", highlight=False
-            )
-            console.print(f"interval: {report['interval']}", highlight=False, soft_wrap=True)
-        console.print(f"{evaluation.out / 'report.json'}", highlight=False, soft_wrap=True)
+            say(f"{seconds:.2f} s per trajectory, waiting for the engine included")
+            say(f"interval: {report['interval']}")
+        say(f"{evaluation.out / 'report.json'}")
         missing += sum(job.id not in done for job in jobs)
     return missing
 
@@ -214,7 +167,7 @@ async def _run(
 
     started = time.monotonic()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         MofNCompleteColumn(),
         TextColumn("{task.fields[failed]}"),
         TimeRemainingColumn(),
@@ -224,9 +177,8 @@ async def _run(
             SandboxPool(SandboxSettings.from_env()) as pool,
             open_engine(settings) as engine,
         ):
-            bar.console.print(
-                f"{engine.model_name} is ready after {time.monotonic() - started:.0f} s"
-            )
+            waited_s = time.monotonic() - started
+            say(f"{engine.model_name} is ready after {waited_s:.0f} s", console=bar.console)
             for evaluation, jobs in todo:
                 line = bar.add_task(evaluation.dataset.name, total=len(jobs), failed="")
 

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import swift_thyme
+from swift_thyme.commands import messages
 from swift_thyme.commands.ask import ask_command
 from swift_thyme.commands.data import data_app
 from swift_thyme.commands.doctor import doctor_command
 from swift_thyme.commands.evaluate import eval_command
+from swift_thyme.commands.messages import say
 from swift_thyme.commands.sandbox import sandbox_command
 from swift_thyme.commands.serve import serve_command
 from swift_thyme.commands.view import view_command
+from swift_thyme.core import environment
 from swift_thyme.core.errors import ThymeError
 
 __all__ = ["app", "main"]
@@ -34,6 +36,15 @@ app.command("eval")(eval_command)
 app.add_typer(data_app, name="data")
 
 
+@app.callback()
+def start() -> None:
+    """Look at the environment before any command reads it."""
+    environment.tidy_options()
+    unknown = environment.unknown_variables()
+    if unknown is not None:
+        messages.warn(f"warning: {unknown}")
+
+
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="output folder of a GRPO run")],
@@ -47,13 +58,13 @@ def report(
 @app.command()
 def plugins() -> None:
     """Print the folder of the files for --external_plugins."""
-    Console(soft_wrap=True).print(str(files("swift_thyme.plugins")), markup=False, highlight=False)
+    say(str(files("swift_thyme.plugins")))
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    Console().print(swift_thyme.__version__)
+    say(swift_thyme.__version__)
 
 
 app.command("view")(view_command)
@@ -65,7 +76,7 @@ def main() -> None:
     try:
         app()
     except ThymeError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {error}", highlight=False)
+        messages.error(str(error))
         raise SystemExit(1) from error
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from swift_thyme.commands.model_options import finite
 from swift_thyme.core.errors import ThymeError
 from swift_thyme.core.execution import ExecutionResult, InputImage
 from swift_thyme.core.observation import render_observation
@@ -50,7 +51,10 @@ def sandbox_command(
         typer.Option("--image", help="Image that the code may read, at its own absolute path."),
     ] = None,
     timeout_s: Annotated[
-        float | None, typer.Option("--timeout-s", help="Wall-clock limit of each file, seconds.")
+        float | None,
+        typer.Option(
+            "--timeout-s", help="Wall-clock limit of each file, seconds.", callback=finite
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per block.")

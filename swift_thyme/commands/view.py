@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from swift_thyme.commands.messages import say
 from swift_thyme.core.errors import DataError
 
 __all__ = ["view_command"]
@@ -57,12 +57,8 @@ def view_command(
         max_trajectories=max_trajectories,
         max_image_side=max_image_side,
     )
-    console = Console(soft_wrap=True, highlight=False)
     size_mib = report.bytes / 2**20
-    console.print(
-        f"{output}: {report.shown:,} trajectories, {report.images:,} pictures, {size_mib:.1f} MiB",
-        markup=False,
-    )
+    say(f"{output}: {report.shown:,} trajectories, {report.images:,} pictures, {size_mib:.1f} MiB")
     notes = []
     if report.shown < report.found:
         notes.append(
@@ -80,4 +76,4 @@ def view_command(
     if size_mib > LARGE_PAGE_MIB:
         notes.append("a large page opens slowly; --max-trajectories and --max-image-side shrink it")
     for note in notes:
-        console.print(f"note: {note}", markup=False)
+        say(f"note: {note}")

@@ -21,7 +21,16 @@ from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.core.variables import Kind, Value, Variable
 
-__all__ = ["Reader", "check", "parse", "parse_switch", "unusable", "warn_about_unknown"]
+__all__ = [
+    "Reader",
+    "check",
+    "parse",
+    "parse_switch",
+    "tidy_options",
+    "unknown_variables",
+    "unusable",
+    "warn_about_unknown",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +172,17 @@ def _parsed(kind: Kind, text: str) -> Value | None:
     if kind is Kind.SECRET:
         return text if _TOKEN.fullmatch(text) else None
     return text
+
+
+def tidy_options() -> None:
+    """Make the variables that stand for command-line options follow the rules of this module.
+
+    typer reads them itself, and takes blanks for a value. Call this before it does.
+    """
+    for variable in VARIABLES.values():
+        text = os.environ.pop(variable.name, "") if variable.option else ""
+        if text.strip():
+            os.environ[variable.name] = text.strip()
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from swift_thyme.data.reasons import Reason
@@ -88,7 +89,7 @@ def render_report(report: Report, console: Console) -> None:
     for title in ("split", "with images", "without images", "rejected"):
         splits.add_column(title, justify="left" if title == "split" else "right")
     for name, counts in sorted(report.splits.items()):
-        splits.add_row(name, *(str(counts[key]) for key in counts))
+        splits.add_row(escape(name), *(str(counts[key]) for key in counts))
     console.print(splits)
     if report.reasons:
         reasons = Table(box=box.SIMPLE)

@@ -15,25 +15,38 @@ from swift_thyme.evaluation.results import Outcome
 from swift_thyme.rewards.judge import Judge
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import ask_answer
-from swift_thyme.rewards.reward_settings import RewardSettings
+from swift_thyme.rewards.reward_settings import JudgeSettings, RewardSettings
 
-__all__ = ["judge_undecided"]
+__all__ = ["judge_settings", "judge_undecided"]
 
 
-async def judge_undecided(out: Path, found: Sequence[Outcome]) -> list[Outcome]:
+def judge_settings() -> JudgeSettings:
+    """Return the judge that the environment names.
+
+    Raises:
+        SettingsError: It names none, or a variable cannot be used.
+    """
+    settings = RewardSettings.from_env().judge
+    if not settings.enabled:
+        raise SettingsError("--judge needs THYME_JUDGE_URLS (see docs/rewards.md)")
+    return settings
+
+
+async def judge_undecided(
+    out: Path, found: Sequence[Outcome], settings: JudgeSettings | None = None
+) -> list[Outcome]:
     """Return the outcomes with the judge's verdicts; what it said before is not asked again.
 
     Args:
         out: Folder of the evaluation, which keeps the verdicts.
         found: The outcomes by rules.
+        settings: Where the judge is; None reads the environment.
 
     Raises:
         SettingsError: No judge is configured.
         JudgeError: No judge answered anything, too often.
     """
-    settings = RewardSettings.from_env().judge
-    if not settings.enabled:
-        raise SettingsError("--judge needs THYME_JUDGE_URLS (see docs/rewards.md)")
+    settings = settings or judge_settings()
     path = out / "verdicts.jsonl"
     known = _read(path)
     judge = Judge(settings, RewardMetrics())

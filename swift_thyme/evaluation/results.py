@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from swift_thyme.answers.rules import MathsCheck
@@ -184,14 +185,14 @@ def report_table(report: Mapping[str, Any]) -> Table:
     """Return the report as a table with one column per arm."""
     results = report["results"]
     arms = [arm.value for arm in Arm if arm.value in results]
-    table = Table(title=report["data"], title_justify="left")
+    table = Table(title=escape(report["data"]), title_justify="left")
     table.add_column("%")
     titles = {Arm.TOOLS.value: "with tools", Arm.NO_TOOLS.value: "without"}
     for arm in arms:
         table.add_column(titles[arm], justify="right")
 
     def row(name: str, cells: list[str]) -> None:
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
 
     def share(name: str, key: str) -> None:
         row(name, [_percent(results[arm][key]) for arm in arms])

@@ -270,7 +270,8 @@ def _configuration(
     dataset: Dataset, settings: EvalSettings, model: dict[str, Any]
 ) -> dict[str, Any]:
     loop = dataclasses.asdict(settings.loop)
-    del loop["tools"]
+    # The first belongs to each job; the model's sampling says the second.
+    del loop["tools"], loop["stop_repetition"]
     return {
         "data": dataset.name,
         "data_sha256": dataset.digest,

@@ -10,6 +10,7 @@ tables, and raises a :class:`~swift_thyme.core.errors.HostError` where it has no
 
 from __future__ import annotations
 
+from swift_thyme.core.environment import warn_about_unknown
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import JOB_GROUPS, Group
 
@@ -19,6 +20,7 @@ __all__ = ["register_all", "register_loss_scale", "register_rewards", "register_
 def register_all() -> None:
     """Register every component and take ``--O3`` from the command line."""
     require(*JOB_GROUPS)
+    warn_about_unknown()
     from swift.callbacks import callbacks_map
     from swift.rollout import multi_turns
 
@@ -51,6 +53,7 @@ def register_rewards() -> None:
     ``code_prm``. The environment is read later, when the trainer makes the rewards.
     """
     require(Group.REWARDS)
+    warn_about_unknown()
     from swift_thyme.host.reward_functions import add_reward_functions
 
     add_reward_functions()
@@ -59,6 +62,7 @@ def register_rewards() -> None:
 def register_loss_scale() -> None:
     """Register the loss scale ``thyme`` alone and take ``--O3`` from the command line."""
     require(Group.FLAG, Group.LOSS_SCALE)
+    warn_about_unknown()
     from swift_thyme.host.flag import accept_o3_flag
     from swift_thyme.host.loss_scale import add_loss_scale
 

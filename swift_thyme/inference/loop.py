@@ -36,7 +36,6 @@ from swift_thyme.core.trajectory import (
 from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter
 from swift_thyme.inference.engine import Conversation, Engine, Sampling
 from swift_thyme.inference.task import Task
-from swift_thyme.sampling.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from swift_thyme.sandbox import SandboxPool, SandboxSession
@@ -71,6 +70,8 @@ class LoopSettings:
     """Whether code runs; without, a block gives a fixed error and the model goes on."""
     block_timeout_s: float | None = None
     """Wall time of one code block, in seconds; None leaves it to the sandbox."""
+    stop_repetition: bool = True
+    """Whether a generation that evidently loops is ended (``SamplingSettings.stop_repetition``)."""
 
 
 class TextEvent(NamedTuple):
@@ -218,7 +219,7 @@ async def run_trajectory(
         max_sampled_tokens=settings.max_tokens,
         max_total_tokens=engine.max_total_tokens,
         block_timeout_s=settings.block_timeout_s,
-        stop_repetition=SamplingSettings.from_env().stop_repetition,
+        stop_repetition=settings.stop_repetition,
     )
     if settings.tools:
         if pool is None:

@@ -23,7 +23,6 @@ from swift_thyme.host.contract_table import Group
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.model_settings import ENGINES, ModelSettings, has_gpu
 from swift_thyme.inference.task import default_system_prompt
-from swift_thyme.sampling.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from swift_thyme.host.model_loading import Checkpoint
@@ -50,13 +49,8 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
         "max_model_len": settings.max_model_len,
         "max_images": settings.max_images,
         "max_pixels": settings.max_pixels,
-        "sampling": _sampling(settings).as_config(),
+        "sampling": settings.sampling.as_config(),
     }
-
-
-def _sampling(settings: ModelSettings) -> SamplingSettings:
-    """Return what the sampling hook does; its other variables hold here as in training."""
-    return SamplingSettings.from_env(adaptive=settings.greedy_code)
 
 
 def _weights_mark(model: str | None) -> str | None:
@@ -190,7 +184,7 @@ def _open_transformers(settings: ModelSettings) -> Engine:
     from swift_thyme.host.model_loading import load_model
     from swift_thyme.inference.hf_engine import TransformersEngine
 
-    model, template = load_model(_find(settings), _dtype(settings), _sampling(settings))
+    model, template = load_model(_find(settings), _dtype(settings), settings.sampling)
     return TransformersEngine(
         model,
         template,
@@ -223,7 +217,7 @@ def _open_vllm(settings: ModelSettings) -> Engine:
     others = set(descendants(os.getpid()))
     with _own_log():
         host = start_vllm(
-            checkpoint, template, _sampling(settings), options, dict(settings.engine_kwargs)
+            checkpoint, template, settings.sampling, options, dict(settings.engine_kwargs)
         )
     return VllmEngine(
         host.engine,

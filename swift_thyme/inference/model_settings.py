@@ -9,6 +9,7 @@ from typing import Any
 
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES
+from swift_thyme.sampling.sampling_settings import SamplingSettings
 
 __all__ = ["ENGINES", "ModelSettings", "has_gpu"]
 
@@ -40,8 +41,8 @@ class ModelSettings:
     """Images of the prompt and of all observations together."""
     max_pixels: int | None = None
     """Larger images are shrunk to this many pixels before the model sees them."""
-    greedy_code: bool = True
-    """Whether code has a temperature of its own: 0, or ``THYME_CODE_TEMPERATURE``."""
+    sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(adaptive=True))
+    """What the sampling hook does; :meth:`SamplingSettings.from_env` asks the environment."""
     concurrency: int = 32
     """Trajectories at once, for which the engine makes room."""
     gpu_memory_utilization: float = 0.9
@@ -64,6 +65,11 @@ class ModelSettings:
         for name in ("max_images", "concurrency", "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise SettingsError(
+                "--gpu-memory-utilization must be more than 0 and at most 1, not "
+                f"{self.gpu_memory_utilization}"
+            )
         if self.dtype not in (None, "bfloat16", "float16", "float32"):
             raise SettingsError(f"--dtype must be bfloat16, float16 or float32, not {self.dtype}")
 

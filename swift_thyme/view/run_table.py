@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(render(report))
     if report.least_images_in_a_step is not None:
         console.print(f"images returned in one step: at least {report.least_images_in_a_step:.0f}")
-    console.print(f"files of the run: {log.parent}")
+    console.print(f"files of the run: {log.parent}", markup=False)
 
 
 if __name__ == "__main__":
