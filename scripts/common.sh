@@ -8,6 +8,19 @@ need() {
   fi
 }
 
+# switch NAME DEFAULT: whether a switch is on; the words are those of docs/environment.md.
+switch() {
+  local value=${!1:-}
+  value=${value//[[:space:]]/}
+  value=${value:-$2}
+  case "${value,,}" in
+    true | 1 | yes | on | y | t) return 0 ;;
+    false | 0 | no | off | n | f) return 1 ;;
+  esac
+  echo "error: $1='${!1:-}': expected true or false" >&2
+  exit 2
+}
+
 # DeepSpeed's launcher exports the variables of this file to every node (it takes each line for
 # NAME=VALUE, so it holds no comments); on a single node this does the same. What the environment
 # has already wins.

@@ -13,7 +13,7 @@ need SAVE_PATH "the folder for checkpoints"
 
 export MAX_PIXELS=${MAX_PIXELS:-2408448}
 engine=(--use_vllm false)
-if [ "${USE_VLLM:-true}" = true ]; then
+if switch USE_VLLM true; then
   engine=(--use_vllm true --vllm_mode colocate --vllm_gpu_memory_utilization 0.55
     --vllm_limit_mm_per_prompt '{"image": 6}' --vllm_max_model_len 10240)
 fi

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from swift_thyme.answers.verdict import Verdict
+from swift_thyme.core.environment import passed_on
 
 __all__ = ["MathsChecker"]
 
@@ -98,7 +99,7 @@ class MathsChecker:
         self._stop()
         if time.monotonic() < self._rest_until:
             return None
-        env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        env = passed_on(*_PASSED_ON)
         # The package may be importable here only because of the working directory.
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_ROOT, env.get("PYTHONPATH"))))
         self._process = subprocess.Popen(

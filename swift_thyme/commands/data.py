@@ -104,10 +104,10 @@ def _plain_progress(console: Console) -> JobProgress:
             return
         last = now
         rate = (done - first) / (now - started)
-        console.print(
+        say(
             f"{done}/{total} rows, {rate:.0f} rows/s, {pictures / (now - started):.0f} images/s, "
             f"{(total - done) / rate:.0f} s left",
-            highlight=False,
+            console=console,
         )
 
     return show

@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "parse",
     "parse_switch",
+    "passed_on",
     "tidy_options",
     "unknown_variables",
     "unusable",
@@ -172,6 +173,11 @@ def _parsed(kind: Kind, text: str) -> Value | None:
     if kind is Kind.SECRET:
         return text if _TOKEN.fullmatch(text) else None
     return text
+
+
+def passed_on(*names: str) -> dict[str, str]:
+    """Return those of the variables that are set, for the environment of a child process."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def tidy_options() -> None:

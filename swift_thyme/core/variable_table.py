@@ -273,6 +273,7 @@ _PROCESS = (
             "number of this process; chooses the judge's server that is asked first",
             low=-1,
             owner="torchrun",
+            reader="rewards/reward_settings.py, core/environment.py",
         ),
     ),
     *group(
@@ -308,9 +309,14 @@ _PROCESS = (
 _SCRIPTS = group(
     "Scripts",
     "scripts/common.sh",
-    text("MODEL", "model or checkpoint to start from"),
-    text("DATASET", "rows to train on", "one or more files, separated by blanks"),
-    text("SAVE_PATH", "folder for checkpoints"),
+    text("MODEL", "model or checkpoint to start from", reader="scripts/*.sh"),
+    text(
+        "DATASET",
+        "rows to train on",
+        "one or more files, separated by blanks",
+        reader="scripts/*.sh",
+    ),
+    text("SAVE_PATH", "folder for checkpoints", reader="scripts/*.sh"),
     text("HOSTFILE", "hosts of a job on several nodes (scripts/hostfile.example)", "a file"),
     count("MASTER_PORT", None, "port of the first host", high=65535, owner="torchrun"),
     Variable(

@@ -71,6 +71,11 @@ class Variable:
 
     @property
     def expected(self) -> str:
+        """The values that can be used and their unit, in words."""
+        return f"{self.usable} ({self.unit})" if self.unit else self.usable
+
+    @property
+    def usable(self) -> str:
         """The values that can be used, in words."""
         if self.form:
             return self.form
@@ -78,12 +83,12 @@ class Variable:
             return " or ".join(self.choices)
         if self.choices:
             return f"names from {', '.join(self.choices)}, separated by commas"
-        words = self.kind.value
+        words: str = self.kind.value
         if self.low is not None and self.high is not None and self.high < _MOST:
             words += f" from {self.low:.10g} to {self.high:.10g}"
         elif self.low is not None:
             words += f" of at least {self.low:.10g}"
-        return f"{words} ({self.unit})" if self.unit else words
+        return words
 
 
 def group(component: str, reader: str, *variables: Variable) -> tuple[Variable, ...]:

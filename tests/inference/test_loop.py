@@ -13,6 +13,7 @@ from swift_thyme.core.errors import DataError, EngineError
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory_files import TrajectoryWriter, read_trajectories
+from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.loop import (
     NO_TOOL_ERROR,
@@ -297,3 +298,26 @@ def test_seeds_differ_between_turns_and_trajectories_and_not_between_runs() -> N
     assert len(seeds) == 4
     assert sampling.turn_seed("a", 0) == dataclasses.replace(sampling).turn_seed("a", 0)
     assert sampling.turn_seed("a", 0) != Sampling(seed=4).turn_seed("a", 0)
+
+
+async def test_a_change_of_the_environment_after_the_start_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, pool: SandboxPool, task: Any
+) -> None:
+    before, first = await run_all(ScriptedServer([CROP, ANSWER]), pool, task)
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "unusable")
+    after, second = await run_all(ScriptedServer([CROP, ANSWER]), pool, task)
+    assert [type(event) for event in after] == [type(event) for event in before]
+    assert second.completion == first.completion
+    assert (second.answer, second.summary.statuses) == ("red", ["ok"])
+
+
+@pytest.mark.parametrize("stops", [True, False])
+async def test_a_generation_that_loops_is_ended_where_the_settings_say_so(
+    monkeypatch: pytest.MonkeyPatch, task: Any, stops: bool
+) -> None:
+    monkeypatch.setenv("THYME_REPETITION_STOP", str(not stops))
+    server = ScriptedServer(["so again and again " * 400])
+    _, finished = await run_all(server, None, task, tools=False, stop_repetition=stops)
+    repeated = finished.summary.end_reason is EndReason.REPETITION
+    assert repeated is stops
