@@ -156,8 +156,8 @@ class _Printer:
             self._console.print(Text.assemble(("answer:", "bold"), f" {plain(answer)}"))
         tokens = "?" if finished.sampled_tokens is None else finished.sampled_tokens
         say(
-            f"{reason}; {summary.turns} turns, {summary.blocks_ran} of {summary.blocks} code "
-            f"blocks ran, {summary.images} images returned, {tokens} tokens, "
+            f"{reason}; {summary.turns} turns, {summary.blocks_ran} of {summary.blocks_written} "
+            f"code blocks ran, {summary.images} images returned, {tokens} tokens, "
             f"{finished.total_s:.1f} s",
             "dim",
             console=self._console,

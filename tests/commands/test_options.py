@@ -7,6 +7,7 @@ import ast
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -17,6 +18,7 @@ from swift_thyme.commands import ask, evaluate, messages
 from swift_thyme.commands.main import app, main
 from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import ThymeError
+from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.inference.loop import LoopSettings
 from swift_thyme.inference.model import ModelSettings
 from tests.conftest import ROOT
@@ -302,3 +304,16 @@ def test_an_observation_and_an_answer_are_printed_as_they_are(
     printer.text("[red]text[/]\x1b")
     messages.say(json.dumps(["[a]"]), console=printer._console)
     assert capsys.readouterr().out == '[red]text[/]["[a]"]\n'
+
+
+def test_the_last_lines_of_an_answer_hold_the_answer_and_the_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = TrajectorySummary(end_reason=EndReason.ANSWER, turns=2, blocks_written=3)
+    finished = SimpleNamespace(summary=summary, answer="[b]7", sampled_tokens=9, total_s=1.25)
+    ask._Printer(sys.stdout).end(finished)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "answer: [b]7"
+    assert lines[2] == (
+        "answer; 2 turns, 0 of 3 code blocks ran, 0 images returned, 9 tokens, 1.2 s"
+    )
