@@ -12,6 +12,7 @@ import typer
 from swift_thyme.commands.model_options import finite
 from swift_thyme.core.errors import ThymeError
 from swift_thyme.core.execution import ExecutionResult, InputImage
+from swift_thyme.core.images import sniff
 from swift_thyme.core.observation import render_observation
 from swift_thyme.sandbox.pool import SandboxPool
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -106,7 +107,8 @@ def _run(
             if save_images is not None:
                 save_images.mkdir(parents=True, exist_ok=True)
                 for number, returned in enumerate(result.images):
-                    suffix = ".jpg" if returned.data[:2] == b"\xff\xd8" else ".png"
+                    kind = sniff(returned.data)
+                    suffix = kind.suffix if kind else ""
                     stem = Path(returned.name).stem or "image"
                     (save_images / f"{stem}-{number}{suffix}").write_bytes(returned.data)
     return good

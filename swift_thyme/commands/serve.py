@@ -12,9 +12,9 @@ import typer
 from swift_thyme.commands.messages import note, warn
 from swift_thyme.commands.model_options import ModelOptions, finite, with_model_options
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.pictures import ImageLimits
 from swift_thyme.inference.interrupt import exit_on_interrupt, interrupts_left_alone
 from swift_thyme.inference.model import ModelSettings, open_engine, quiet_hosts
-from swift_thyme.inference.prompt_images import ImageLimits
 
 __all__ = ["serve_command"]
 

@@ -36,6 +36,7 @@ __all__ = [
     "ImagePrompt",
     "build_user_prompt",
     "build_text_prompt",
+    "image_lines",
     "parse_user_prompt",
 ]
 
@@ -62,14 +63,23 @@ STOP_STRINGS = (CODE_CLOSE, ANSWER_CLOSE)
 OUTPUT_DIR = "/mnt/data/temp_processed_images/"
 """Folder in which generated code saves its images."""
 
-_IMAGE_PATH = re.compile(r'User Image Path:[ \t]*("(?:[^"\\]|\\.)*")')
+_IMAGE_PATH = re.compile(
+    r"""User\ Image\ Path (?:[ \t]+(?P<number>\d{1,4}))? ["*]* :[ \t*]*
+    (?P<quoted> "(?:[^"\\\n]|\\.)*" | '[^'\n]*' )""",
+    re.VERBOSE,
+)
 
 
 class ImagePrompt(NamedTuple):
-    """What a user prompt in the published format says about its image."""
+    """What a user prompt in the published format says about its images."""
 
-    path: str
-    """The path that generated code opens."""
+    paths: tuple[str, ...]
+    """The paths that generated code opens, one or more, in the order of their numbers."""
+
+    @property
+    def path(self) -> str:
+        """The path of the first image."""
+        return self.paths[0]
 
 
 _REPLY_FORMAT = (
@@ -94,13 +104,16 @@ def build_user_prompt(
             the lines of the others are numbered from 2.
     """
     lines = [f"{IMAGE_TAG}\n" * (1 + len(more_images)) + question, ""]
-    for number, (path, (width, height)) in enumerate(
-        [(image_path, image_size), *more_images], start=1
-    ):
-        which = "" if number == 1 else f" {number}"
-        lines.append(f"User Image Path{which}: {json.dumps(path, ensure_ascii=False)}")
-        lines.append(f'User Image Size{which}: "{width}x{height}"')
+    for number, (path, size) in enumerate([(image_path, image_size), *more_images], start=1):
+        lines.append(image_lines(number, path, *size))
     return "\n".join([*lines, "", _REPLY_FORMAT])
+
+
+def image_lines(number: int, path: str, width: int, height: int) -> str:
+    """Return the two lines of a prompt that quote an image; the first one has no number."""
+    which = "" if number == 1 else f" {number}"
+    quoted = json.dumps(path, ensure_ascii=False)
+    return f'User Image Path{which}: {quoted}\nUser Image Size{which}: "{width}x{height}"'
 
 
 def build_text_prompt(question: str) -> str:
@@ -109,12 +122,19 @@ def build_text_prompt(question: str) -> str:
 
 
 def parse_user_prompt(text: str) -> ImagePrompt | None:
-    """Return the quoted User Image Path of a prompt, or None where it has none."""
-    match = _IMAGE_PATH.search(text)
-    if match is None:
+    """Return the quoted image paths of a prompt, or None where it has none.
+
+    ``User Image Path`` without a number is the first one; further images have ``User Image Path 2``
+    and so on. Paths with the same number keep their order.
+    """
+    numbered = []
+    for match in _IMAGE_PATH.finditer(text):
+        quoted = match["quoted"]
+        try:
+            path = json.loads(quoted)
+        except ValueError:
+            path = quoted[1:-1]
+        numbered.append((int(match["number"] or 1), path))
+    if not numbered:
         return None
-    try:
-        path = json.loads(match.group(1))
-    except ValueError:
-        path = match.group(1)[1:-1]
-    return ImagePrompt(path=path)
+    return ImagePrompt(tuple(path for _, path in sorted(numbered, key=lambda item: item[0])))

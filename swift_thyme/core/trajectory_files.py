@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ from typing import IO, Any
 
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.images import sniff
 from swift_thyme.core.segment import Segment, SegmentKind
 
 __all__ = [
@@ -46,14 +46,7 @@ FILE_NAME = "trajectories.jsonl"
 IMAGE_FOLDER = "images"
 
 _IMAGE_FILE = re.compile(r"images/[0-9a-f]{32}\.(?:png|jpg|webp|gif|bmp|tif|bin)")
-_SIGNATURES = (
-    (b"\x89PNG", "png"),
-    (b"\xff\xd8", "jpg"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (b"II*\x00", "tif"),
-    (b"MM\x00*", "tif"),
-)
+_SUFFIXES = ("png", "jpg", "webp", "gif", "bmp", "tif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,19 +265,17 @@ def _cut_torn_line(file: IO[bytes]) -> None:
 
 
 def _suffix(data: bytes) -> str:
-    for signature, suffix in _SIGNATURES:
-        if data.startswith(signature):
-            return suffix
-    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else "bin"
+    kind = sniff(data)
+    suffix = kind.suffix.removeprefix(".") if kind else ""
+    return suffix if suffix in _SUFFIXES else "bin"
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    from PIL import Image
+    from swift_thyme.core.pictures import header
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return (image.width, image.height)
-    except (OSError, ValueError, Image.DecompressionBombError):
+        return header(data).size
+    except DataError:
         return (0, 0)
 
 

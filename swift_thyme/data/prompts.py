@@ -1,32 +1,66 @@
-"""The user's message: its image tags, and the image path and size that it quotes."""
+"""The user's message: its image tags, and the image paths and sizes that it quotes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.protocol import IMAGE_TAG, image_lines
 from swift_thyme.data.reasons import Reason, RowRejected
 
-__all__ = ["quoted_path", "set_quoted_path", "set_quoted_size", "with_image_tags"]
+__all__ = ["quoted_paths", "set_quoted_images", "with_image_tags"]
 
-_PATH = re.compile(r"(User Image Path[\"*\s]*:[*\s]*)([\"'])(.+?)\2")
-_SIZE = re.compile(r"(User Image Size[\"*\s]*:[*\s]*[\"']?)(\d+)(\s*[x\u00d7X*]\s*)(\d+)")
-
-
-def quoted_path(question: str) -> str | None:
-    """Return the quoted User Image Path, None where there is none."""
-    match = _PATH.search(question)
-    return match.group(3) if match else None
-
-
-def set_quoted_path(question: str, local: str) -> str:
-    """Return the question with its quoted User Image Path replaced."""
-    return _PATH.sub(lambda m: f"{m.group(1)}{m.group(2)}{local}{m.group(2)}", question)
+_PATH = re.compile(
+    r"(User Image Path(?:\s+(?P<number>\d{1,4}))?[\"*\s]*:[*\s]*)"
+    r"(?P<mark>[\"'])(?P<path>.+?)(?P=mark)"
+)
+_SIZE = re.compile(
+    r"(User Image Size(?:\s+(?P<number>\d{1,4}))?[\"*\s]*:[*\s]*[\"']?)(?P<width>\d+)"
+    r"(?P<by>\s*[x\u00d7X*]\s*)(?P<height>\d+)"
+)
+_LINE = re.compile(r"^.*User Image (?:Path|Size).*$", re.MULTILINE)
 
 
-def set_quoted_size(question: str, width: int, height: int) -> str:
-    """Return the question with its User Image Size set to that of the stored image."""
-    return _SIZE.sub(lambda m: f"{m.group(1)}{width}{m.group(3)}{height}", question)
+def quoted_paths(question: str) -> dict[int, str]:
+    """Return the quoted image paths by their numbers; one without a number is number 1."""
+    paths: dict[int, str] = {}
+    for match in _PATH.finditer(question):
+        paths.setdefault(int(match["number"] or 1), match["path"])
+    return paths
+
+
+def set_quoted_images(question: str, images: Sequence[tuple[str, int, int]]) -> str:
+    """Return a question that quotes path and size of its images as they are stored.
+
+    A path or size that stands there is replaced. Where the first image is quoted and a further one
+    is not, lines for that one are added below. A question that quotes no path stays without any.
+
+    Args:
+        question: The user's message.
+        images: Path, width and height (pixels) of each image, in order.
+    """
+
+    def path(match: re.Match[str]) -> str:
+        number = int(match["number"] or 1)
+        if not 1 <= number <= len(images):
+            return match[0]
+        return f"{match[1]}{match['mark']}{images[number - 1][0]}{match['mark']}"
+
+    def size(match: re.Match[str]) -> str:
+        number = int(match["number"] or 1)
+        if not 1 <= number <= len(images):
+            return match[0]
+        _, width, height = images[number - 1]
+        return f"{match[1]}{width}{match['by']}{height}"
+
+    quoted = quoted_paths(question)
+    question = _SIZE.sub(size, _PATH.sub(path, question))
+    missing = [n for n in range(2, len(images) + 1) if n not in quoted] if quoted else []
+    if not missing:
+        return question
+    *_, last = _LINE.finditer(question)
+    lines = [image_lines(number, *images[number - 1]) for number in missing]
+    return "\n".join([question[: last.end()], *lines]) + question[last.end() :]
 
 
 def with_image_tags(question: str, n_images: int, n_returned: int) -> str:

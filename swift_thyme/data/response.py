@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import posixpath
 import re
 import textwrap
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from swift_thyme.core.placeholders import CONTROL_TOKEN
 from swift_thyme.core.protocol import (
@@ -184,27 +185,33 @@ def _check_code(code: str, number: int) -> None:
         raise RowRejected(Reason.EMPTY_CODE, f"block {number}")
 
 
-def replace_paths(text: str, named: Collection[str], local: str) -> str:
-    """Replace the absolute paths that name an image by its local path.
+def replace_paths(text: str, moved: Sequence[tuple[Collection[str], str]]) -> str:
+    """Replace the absolute paths that name images by their local paths.
 
-    A path names the image when it is one of the given paths, or has the base name of one. Files
-    below the folder in which programs save their own images are never meant by a base name.
+    A path names an image when it is one of the image's paths, or has the base name of one, unless
+    another image has that base name too. Files below the folder in which programs save their own
+    images are never meant by a base name.
 
     Args:
-        text: A question or a response.
-        named: Paths by which the row calls the image.
-        local: Where the image is now.
+        text: A response.
+        moved: For each image the paths by which the row calls it, and where it is now.
     """
-    absolute = {path for path in named if path.startswith("/")}
-    for path in sorted(absolute, key=len, reverse=True):
+    exact = {path: local for paths, local in moved for path in paths if path.startswith("/")}
+    for path in sorted(exact, key=len, reverse=True):
         pattern = rf"(?<!{_PATH_CHARACTER}){re.escape(path)}(?![\w/-]|\.\w)"
-        text = re.sub(pattern, lambda _: local, text)
-    names = {posixpath.basename(path) for path in named} - {""}
-    for name in sorted(names, key=len, reverse=True):
+        text = exact[path].join(re.split(pattern, text))
+    named: dict[str, set[str]] = {}
+    for paths, local in moved:
+        for path in paths:
+            named.setdefault(posixpath.basename(path), set()).add(local)
+    clear = {name: places.pop() for name, places in named.items() if name and len(places) == 1}
+    for name in sorted(clear, key=len, reverse=True):
         pattern = rf"(?<![\w./:~-])/(?:[^\s\"'<>|`/]+/)*{re.escape(name)}(?![\w/-]|\.\w)"
-        text = re.sub(pattern, lambda m: _unless_produced(m.group(), local), text)
+        local = clear[name]
+        text = re.sub(pattern, functools.partial(_unless_produced, local=local), text)
     return text
 
 
-def _unless_produced(path: str, local: str) -> str:
+def _unless_produced(match: re.Match[str], local: str) -> str:
+    path = match.group()
     return path if posixpath.normpath(path).startswith(OUTPUT_DIR) else local

@@ -17,12 +17,7 @@ from typing import Any
 from swift_thyme.core.protocol import IMAGE_TAG, build_user_prompt
 from swift_thyme.data.job_options import JobOptions
 from swift_thyme.data.pictures import ImageStore, normalise, raw_bytes
-from swift_thyme.data.prompts import (
-    quoted_path,
-    set_quoted_path,
-    set_quoted_size,
-    with_image_tags,
-)
+from swift_thyme.data.prompts import quoted_paths, set_quoted_images, with_image_tags
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.response import (
     check_response,
@@ -151,13 +146,14 @@ def _sft_row(
     n_returned = sum(text.count(IMAGE_TAG) for text in output_texts(response))
     question = with_image_tags(question, len(_image_values(values)), n_returned)
     images = _load_images(values, options, root, store)
-    if len(images) > n_returned:
-        first = images[0]
-        local = str(first.path)
-        named = {path for path in (quoted_path(question), first.source) if path}
-        question = set_quoted_path(question, local)
-        question = set_quoted_size(question, first.width, first.height)
-        response = replace_paths(response, named, local)
+    own = images[: len(images) - n_returned]
+    quoted = quoted_paths(question)
+    question = set_quoted_images(question, [(str(i.path), i.width, i.height) for i in own])
+    moved = [
+        ({path for path in (quoted.get(number), image.source) if path}, str(image.path))
+        for number, image in enumerate(own, 1)
+    ]
+    response = replace_paths(response, moved)
     output: dict[str, Any] = {
         "messages": [
             {"role": "user", "content": question},
@@ -180,9 +176,9 @@ def _rl_row(
     if not _image_values(values):
         raise RowRejected(Reason.NO_IMAGE, "a prompt of this recipe names an image")
     images = _load_images(values, options, root, store)
-    first = images[0]
-    prompt = build_user_prompt(question, str(first.path), (first.width, first.height))
-    messages = [{"role": "user", "content": IMAGE_TAG * (len(images) - 1) + prompt}]
+    (path, size), *others = [(str(image.path), (image.width, image.height)) for image in images]
+    prompt = build_user_prompt(question, path, size, others)
+    messages = [{"role": "user", "content": prompt}]
     if options.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": options.system_prompt})
     output = {

@@ -7,8 +7,6 @@ comes. Nothing here knows what a question becomes or what is right.
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
 import csv
 import hashlib
 import io
@@ -20,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
 from swift_thyme.core.errors import DataError
+from swift_thyme.core.images import ImageError, ImageFault, base64_bytes
+from swift_thyme.core.pictures import header
 
 __all__ = ["Dataset", "Item", "read_tsv"]
 
@@ -322,19 +320,18 @@ def _decode_images(cell: str, row: int) -> list[bytes]:
         if text.startswith("data:"):
             text = text.partition(",")[2]
         try:
-            images.append(base64.b64decode("".join(text.split()), validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise _RowError(row, f"the image is broken base64: {error}") from error
+            images.append(base64_bytes(text))
+        except ImageError as error:
+            raise _RowError(row, str(error)) from error
     return images
 
 
 def _check_header_bytes(data: bytes, row: int) -> None:
     try:
-        # Opening reads the header only.
-        Image.open(io.BytesIO(data)).close()
-    except Image.DecompressionBombError as error:
-        raise _RowError(row, f"the image is too large: {error}") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        header(data)
+    except ImageError as error:
+        if error.fault is ImageFault.TOO_LARGE:
+            raise _RowError(row, str(error)) from error
         raise _RowError(row, "the base64 is not that of an image") from error
 
 

@@ -20,8 +20,10 @@ from swift.callbacks.base import TrainerCallback  # noqa: TID253 - the host's ba
 
 from swift_thyme.core.errors import DataError, HostError
 from swift_thyme.core.execution import ExecutionStatus
+from swift_thyme.core.images import named_path
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
+from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
 
@@ -95,7 +97,7 @@ def merge_reward_metrics(drained: Sequence[Mapping[str, float]]) -> dict[str, fl
 
 
 def missing_images(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Describe the rows whose image files do not exist.
+    """Describe the rows whose image files do not exist, or whose code could not open them.
 
     Args:
         rows: Rows as ms-swift's dataset yields them; ``images`` holds paths or
@@ -103,19 +105,19 @@ def missing_images(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     problems = []
     for index, row in enumerate(rows):
-        for image in row.get("images") or []:
-            path = image
-            if isinstance(image, Mapping):
-                path = None if image.get("bytes") else image.get("path")
-            if not isinstance(path, str) or path.startswith(("http:", "https:", "data:")):
-                continue
-            # Longer than any path: the image itself, in base64.
-            if len(path) < 4096 and not Path(path).is_file():
-                question = row.get("question") or row["messages"][-1]["content"]
-                problems.append(
-                    f"row {index + 1} (question {str(question)[:120]!r}, "
-                    f"solution {row.get('solution')!r}): no file {path!r}"
-                )
+        images = row.get("images") or []
+        files = [path for path in map(named_path, images) if path is not None]
+        found = [f"no file {path!r}" for path in files if not Path(path).is_file()]
+        for path in quoted_paths(row.get("messages") or [])[: len(images)]:
+            problem = path_problem(path) if path else None
+            if problem is not None:
+                found.append(f"the prompt quotes the image path {path!r}, which {problem}")
+        question = row.get("question") or row["messages"][-1]["content"] if found else ""
+        problems += [
+            f"row {index + 1} (question {str(question)[:120]!r}, "
+            f"solution {row.get('solution')!r}): {text}"
+            for text in found
+        ]
     return problems
 
 
@@ -172,7 +174,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._scored: list[TrajectorySummary] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop with the rows named where image files are missing."""
+        """Stop with the rows named where image files are missing or cannot be placed."""
         self._watch_rollouts()
         dataset: Any = getattr(self.trainer, "train_dataset", None)
         columns = getattr(dataset, "column_names", None) or []
@@ -183,7 +185,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if problems:
             shown = "\n  ".join(problems[:MAX_NAMED_ROWS])
             raise DataError(
-                f"{len(problems)} images of the training set do not exist (row numbers are those "
+                f"{len(problems)} images of the training set cannot be used (row numbers are those "
                 f"of the set as ms-swift loaded it):\n  {shown}"
             )
 

@@ -14,7 +14,6 @@ and keeping goes on. Recent steps stay dense, older ones become sparse, and the 
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import logging
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import DataError
+from swift_thyme.core.images import read
 from swift_thyme.core.placeholders import show_images
 from swift_thyme.core.protocol import IMAGE_TAG, parse_user_prompt
 from swift_thyme.core.rollout_infos import read_infos
@@ -237,28 +237,6 @@ def _prompt_tokens(sample: Any, segments: Sequence[Segment[ImageRef]]) -> int | 
     return rest if rest > 0 else None
 
 
-def image_data(image: Any) -> bytes:
-    """Return the bytes of an image as ms-swift hands it over: path, base64, data URI or dict.
-
-    Raises:
-        DataError: It is none of these, or the file cannot be read.
-    """
-    if isinstance(image, Mapping):
-        image = image.get("bytes") or image.get("path")
-    if isinstance(image, bytes):
-        return image
-    if not isinstance(image, str):
-        raise DataError(f"an image is given as {type(image).__name__}")
-    try:
-        if image.startswith("data:"):
-            return base64.b64decode(image.partition(",")[2])
-        if len(image) < 4096 and Path(image).is_file():
-            return Path(image).read_bytes()
-        return base64.b64decode(image, validate=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"image {image[:200]!r} cannot be read: {error}") from error
-
-
 class TrajectoryStore:
     """A folder of kept trajectories that stays below a size.
 
@@ -299,8 +277,9 @@ class TrajectoryStore:
         refs = []
         found = parse_user_prompt(item.record.prompt)
         for index, image in enumerate(item.images):
-            data = image_data(image)
-            name = found.path if found and index == 0 and item.prompt_images else ""
+            data = read(image)
+            quoted = found.paths if found and index < item.prompt_images else ()
+            name = quoted[index] if index < len(quoted) else ""
             refs.append(writer.add_image(data, name=name))
             if refs[-1].file not in self._images:
                 self._images.add(refs[-1].file)

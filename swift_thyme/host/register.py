@@ -34,7 +34,10 @@ def register_all() -> None:
     from swift_thyme.host.loss_scale import add_loss_scale
     from swift_thyme.host.reward_functions import add_reward_functions
     from swift_thyme.host.scheduler import O3Scheduler
-    from swift_thyme.host.template_images import install_image_accounting
+    from swift_thyme.host.template_images import (
+        install_image_accounting,
+        install_upright_images,
+    )
     from swift_thyme.host.transformers_hook import install_sampling_hook
 
     multi_turns[SCHEDULER_NAME] = O3Scheduler
@@ -42,6 +45,7 @@ def register_all() -> None:
     add_reward_functions()
     add_loss_scale()
     install_image_accounting()
+    install_upright_images()
     if accept_o3_flag():
         install_sampling_hook(sampling_settings())
 
@@ -60,13 +64,18 @@ def register_rewards() -> None:
 
 
 def register_loss_scale() -> None:
-    """Register the loss scale ``thyme`` alone and take ``--O3`` from the command line."""
-    require(Group.FLAG, Group.LOSS_SCALE)
+    """Register the loss scale ``thyme`` alone and take ``--O3`` from the command line.
+
+    Pictures are turned as in a rollout, so that both kinds of training see the same ones.
+    """
+    require(Group.FLAG, Group.LOSS_SCALE, Group.TEMPLATE)
     warn_about_unknown()
     from swift_thyme.host.flag import accept_o3_flag
     from swift_thyme.host.loss_scale import add_loss_scale
+    from swift_thyme.host.template_images import install_upright_images
 
     add_loss_scale()
+    install_upright_images()
     accept_o3_flag()
 
 

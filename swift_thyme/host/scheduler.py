@@ -11,41 +11,31 @@ the observation follow them with mask 0. Log-probabilities stay with the sampled
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
 from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the host's base class
 
 from swift_thyme.core.errors import DataError, SettingsError
-from swift_thyme.core.protocol import parse_user_prompt
+from swift_thyme.core.images import data_uri
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, TurnOutcome
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
-from swift_thyme.host.template_codec import TemplateCodec, as_data_uri
+from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
+from swift_thyme.host.template_codec import TemplateCodec
 from swift_thyme.sampling.code_span import CodeSpan
 from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:
-    from swift_thyme.sandbox import (
-        InputImage,
-        SandboxSession,
-    )
+    from swift_thyme.sandbox import InputImage, SandboxSession
 
 __all__ = ["O3Scheduler", "limits_from_arguments"]
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_IMAGE_PATH = "/mnt/data/images/{index}{suffix}"
-"""Where the sandbox shows a prompt image that has neither a path in the prompt nor in the row."""
-
 
 TRUNCATED = (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT, EndReason.REPETITION)
 """End reasons that count as truncated, for ``--overlong_filter``."""
@@ -59,6 +49,14 @@ class _Turn(NamedTuple):
     """One entry per kept id."""
     logprobs: list[float]
     """One entry per kept id that is trained on."""
+
+
+class _Inputs(NamedTuple):
+    """The images of a trajectory, until its sandbox session is open."""
+
+    images: list[InputImage]
+    pictures: list[InputPicture]
+    """Held so that the other trajectories of the row share them."""
 
 
 def limits_from_arguments(arguments: Any, template: Any, max_turns: int | None) -> Limits:
@@ -85,66 +83,9 @@ def limits_from_arguments(arguments: Any, template: Any, max_turns: int | None) 
     )
 
 
-def _image_bytes(image: Any) -> bytes | None:
-    """Return the bytes of an image as ms-swift hands it over, None where it is a readable path."""
-    if isinstance(image, dict):
-        image = image.get("bytes") or image.get("path")
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, Image.Image):
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        return buffer.getvalue()
-    if not isinstance(image, str):
-        raise DataError(f"an image is given as {type(image).__name__}, not as a path or as data")
-    if image.startswith("data:"):
-        return base64.b64decode(image.partition(",")[2])
-    if len(image) < 4096 and Path(image).is_file():
-        return None
-    try:
-        return base64.b64decode(image, validate=True)
-    except ValueError as error:
-        raise DataError(f"image {image[:200]!r}: no such file") from error
-
-
-def _sandbox_images(request: Any) -> list[InputImage]:
-    """Return the prompt's images under the paths that generated code will open."""
-    from swift_thyme.sandbox import InputImage
-
-    prompt_path = None
-    for message in request.messages:
-        content = message.get("content")
-        if message.get("role") == "user" and isinstance(content, str):
-            found = parse_user_prompt(content)
-            prompt_path = found.path if found else prompt_path
-    images = []
-    for index, image in enumerate(request.images):
-        data = _image_bytes(image)
-        source: bytes | Path = Path(image) if data is None else data
-        if index == 0 and prompt_path:
-            path = prompt_path
-        elif isinstance(source, Path):
-            path = str(source.resolve())
-        else:
-            suffix = ".jpg" if source.startswith(b"\xff\xd8") else ".png"
-            path = DEFAULT_IMAGE_PATH.format(index=index, suffix=suffix)
-        images.append(InputImage(path=path, source=source))
-    return images
-
-
-def _check_images(request: Any) -> None:
-    """Raise a DataError that names the row where an image of the prompt cannot be opened."""
-    for index, image in enumerate(request.images):
-        try:
-            data = _image_bytes(image)
-            # Opening reads the header only; that tells a missing or a foreign file.
-            Image.open(io.BytesIO(data) if data is not None else image).close()
-        except (DataError, OSError, UnidentifiedImageError, ValueError) as error:
-            question = str((request.data_dict or {}).get("question") or request.messages[-1])
-            raise DataError(
-                f"image {index + 1} of the row with question {question[:200]!r} cannot be "
-                f"opened: {error}"
-            ) from error
+def _row(request: Any) -> str:
+    question = str((request.data_dict or {}).get("question") or request.messages[-1])
+    return f"the row with question {question[:200]!r}"
 
 
 class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no type information
@@ -169,6 +110,8 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)
         self._trajectories: dict[str, Trajectory] = {}
         self._turns: dict[str, _Turn] = {}
+        self._pictures = PictureReader()
+        self._inputs: dict[str, _Inputs] = {}
         self._tokens = HookTokens.from_tokenizer(template.tokenizer)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
@@ -179,7 +122,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         """Begin a trajectory for each request (hook of ms-swift)."""
         await self._sessions.start()
         for request in requests:
-            _check_images(request)
+            self._inputs[request.uuid] = self._read_images(request)
             # The engine appends its turns to `messages`; the prompt's length is asked for later.
             prompt = [dict(message) for message in request.messages]
             self._trajectories[request.uuid] = Trajectory(
@@ -192,7 +135,23 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             self._spans[request.uuid] = CodeSpan()
 
     async def _open_session(self, request: Any) -> SandboxSession:
-        return await self._sessions.open(_sandbox_images(request))
+        try:
+            return await self._sessions.open(self._inputs.pop(request.uuid).images)
+        except ValueError as error:
+            raise DataError(f"{_row(request)}: {error}") from error
+
+    def _read_images(self, request: Any) -> _Inputs:
+        """Read the prompt's images and give them the paths that generated code will open.
+
+        Raises:
+            DataError: One cannot be used; the message names the row.
+        """
+        row = _row(request)
+        pictures = [
+            self._pictures.read(image, f"image {index} of {row}")
+            for index, image in enumerate(request.images, 1)
+        ]
+        return _Inputs(place_images(request.messages, pictures, row), pictures)
 
     async def on_turn_end(
         self, infer_request: Any, response_choice: Any, current_turn: int
@@ -214,6 +173,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return {"done": False}
         summary = trajectory.summary
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
+        self._inputs.pop(infer_request.uuid, None)
         infos = write_infos(summary)
         result: dict[str, Any] = {
             "done": True,
@@ -258,7 +218,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         token_ids, _, _ = self.prepare_response_continuation(response_choice)
         if not self._sampling.train_code_tokens:
             self._spans[infer_request.uuid].push_ids(self._tokens.texts, outcome.observation_ids)
-        new_images = [as_data_uri(image) for image in outcome.images]
+        new_images = [data_uri(image.data) for image in outcome.images]
         infer_request.images = [*infer_request.images, *new_images]
         return {
             "infer_request": infer_request,

@@ -5,7 +5,6 @@ Training and inference use the same codec, so their trajectories hold the same i
 
 from __future__ import annotations
 
-import base64
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 from PIL import Image
 
 from swift_thyme.core.codec import EncodedObservation
-from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.images import data_uri
 from swift_thyme.core.observation import Observation
 from swift_thyme.core.placeholders import VISION_END, VISION_START
 from swift_thyme.core.protocol import IMAGE_TAG
 
-__all__ = ["TemplateCodec", "as_data_uri"]
+__all__ = ["TemplateCodec"]
 
 
 class TemplateCodec:
@@ -82,7 +81,7 @@ class TemplateCodec:
         for image in observation.images:
             row = {
                 "messages": [{"role": "user", "content": IMAGE_TAG}],
-                "images": [as_data_uri(image)],
+                "images": [data_uri(image.data)],
             }
             surplus += self._visual_surplus(self._template.encode(row)["images"])
         return EncodedObservation(token_ids, len(token_ids) + surplus)
@@ -92,9 +91,3 @@ class TemplateCodec:
         processor = self._template.processor.image_processor
         side = processor.patch_size * processor.merge_size
         return sum((image.width // side) * (image.height // side) - 1 for image in images)
-
-
-def as_data_uri(image: ReturnedImage) -> str:
-    """Return a returned image in the form that ms-swift carries around."""
-    kind = "jpeg" if image.data.startswith(b"\xff\xd8") else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(image.data).decode('ascii')}"

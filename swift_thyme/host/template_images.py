@@ -6,6 +6,9 @@ more entry in ``images``. Stock ms-swift 4.6 counts ``<image>`` tags in text onl
 such an image to the front of the first user message and never load it. The function installed here
 hands those images to the template's own ``replace_tag`` (which loads and resizes) and leaves the
 rest to the method that it wraps.
+
+Stock ms-swift shows the model a picture as the sensor stored it, whatever its EXIF says. The second
+function installed here turns it, as :mod:`swift_thyme.core.pictures` does for generated code.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from swift_thyme.core.errors import DataError
+from PIL import Image
 
-__all__ = ["install_image_accounting", "count_token_images"]
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.pictures import upright
+
+__all__ = ["count_token_images", "install_image_accounting", "install_upright_images"]
 
 
 def count_token_images(messages: list[dict[str, Any]], image_token_id: int) -> int:
@@ -67,3 +73,23 @@ def install_image_accounting() -> None:
 
     _add_default_tags.thyme_installed = True  # type: ignore[attr-defined]
     Qwen2VLTemplate._add_default_tags = _add_default_tags
+
+
+def install_upright_images() -> None:
+    """Make ms-swift's Qwen2-VL template family turn pictures as EXIF says (idempotent).
+
+    A picture that is upright is not touched; another one is decoded, as it would be next.
+    """
+    from swift.template.templates.qwen import Qwen2VLTemplate
+
+    base = Qwen2VLTemplate._load_image
+    if getattr(base, "thyme_installed", False):
+        return
+
+    @functools.wraps(base)
+    def _load_image(image: Any, load_images: bool) -> Any:
+        loaded = base(image, load_images)
+        return upright(loaded) if isinstance(loaded, Image.Image) else loaded
+
+    _load_image.thyme_installed = True  # type: ignore[attr-defined]
+    Qwen2VLTemplate._load_image = staticmethod(_load_image)

@@ -13,7 +13,6 @@ where the server was started with it.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import random
@@ -24,6 +23,7 @@ import httpx
 
 from swift_thyme.core.codec import EncodedObservation
 from swift_thyme.core.errors import EngineError
+from swift_thyme.core.images import data_uri
 from swift_thyme.core.protocol import ANSWER_CLOSE, CODE_CLOSE, IMAGE_TAG, STOP_STRINGS
 from swift_thyme.core.reading import TagScanner
 from swift_thyme.core.trajectory import TurnOutcome
@@ -93,9 +93,7 @@ class _Usage(NamedTuple):
 
 def image_part(data: bytes) -> dict[str, Any]:
     """Return an encoded image as a content part with a data URI."""
-    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
-    url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "image_url", "image_url": {"url": data_uri(data)}}
 
 
 def _parts(text: str, images: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -16,11 +16,11 @@ import math
 import os
 import socket
 import stat
-import struct
 import sys
 import warnings
 from typing import Any, NamedTuple, NoReturn
 
+from swift_thyme.core.images import ImageError, ImageFault
 from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.confine import close_descriptors, confine_encoder
 from swift_thyme.sandbox.files import FileView
@@ -29,7 +29,6 @@ from swift_thyme.sandbox.output import Hints, find_paths
 from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
 
 __all__ = [
-    "MAX_ASPECT_RATIO",
     "MIN_SIDE",
     "Refused",
     "encode_image",
@@ -39,10 +38,6 @@ __all__ = [
 
 MIN_SIDE = 28
 """Smallest side in pixels that a Qwen2.5-VL processor accepts (one merged patch)."""
-MAX_ASPECT_RATIO = 200
-"""Largest aspect ratio that the same processor accepts."""
-
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _MIB = 1024 * 1024
 _QUALITY = 95
 _JPEG_END = b"\xff\xd9"
@@ -80,51 +75,52 @@ def encode_image(raw: bytes, max_pixels: float, returned_pixels: float) -> Encod
         NotAnImage: The bytes are of no image format.
         Refused: It is too large, broken, or its aspect ratio is over 200.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    # The cap below is ours and is checked before decoding; Pillow's own would only warn.
-    Image.MAX_IMAGE_PIXELS = None
+    from swift_thyme.core import pictures
+
     try:
-        image: Any = Image.open(io.BytesIO(raw), formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise NotAnImage from error
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise Refused(f"its header cannot be read ({error})") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise Refused(
-            f"{width}x{height} pixels are more than the {max_pixels / 1e6:g} million allowed"
-        )
-    if min(width, height) < 1 or max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise Refused(f"its aspect ratio ({width}x{height}) is over {MAX_ASPECT_RATIO}:1")
+        image: Any = pictures.open_image(raw, "it", pictures.ImageLimits(math.inf, max_pixels))
+    except ImageError as error:
+        raise _refusal(error) from error
+    width, height = pictures.upright_size(image)
     fits = width * height <= returned_pixels and min(width, height) >= MIN_SIDE
-    if fits and image.format == "JPEG" and image.mode == "RGB":
+    if fits and image.format == "JPEG" and image.mode == "RGB" and pictures.orientation(image) == 1:
         data = _recode_jpeg(raw)
         if data is not None:
             return Encoded(data, width, height, ())
     repairs: list[str] = []
     kind = "JPEG" if image.format == "JPEG" else "PNG"
     try:
-        if width * height > returned_pixels:
+        with pictures.decoding("it"):
             scale = math.sqrt(returned_pixels / (width * height))
-            size = (max(1, int(width * scale)), max(1, int(height * scale)))
-            image.draft("RGB", size)
-            image = _rgb(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-            repairs.append("shrink_large_image")
-        image = _rgb(image)
-        if min(image.size) < MIN_SIDE:
-            scale = MIN_SIDE / min(image.size)
-            size = tuple(max(MIN_SIDE, round(side * scale)) for side in image.size)
-            image = image.resize(size, Image.Resampling.BICUBIC)
-            repairs.append("enlarge_small_image")
-        output = io.BytesIO()
-        if kind == "JPEG":
-            image.save(output, "JPEG", quality=_QUALITY)
-        else:
-            image.save(output, "PNG", compress_level=1)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
-        raise Refused(f"it cannot be decoded ({type(error).__name__}: {error})") from error
+            if scale < 1:
+                # A JPEG is decoded at a fraction of its size; which side is which matters little.
+                image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
+            image = pictures.flat(pictures.upright(image))
+            if scale < 1:
+                size = (max(1, int(width * scale)), max(1, int(height * scale)))
+                image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+                repairs.append("shrink_large_image")
+            if min(image.size) < MIN_SIDE:
+                scale = MIN_SIDE / min(image.size)
+                size = tuple(max(MIN_SIDE, round(side * scale)) for side in image.size)
+                image = image.resize(size, Image.Resampling.BICUBIC)
+                repairs.append("enlarge_small_image")
+            output = io.BytesIO()
+            if kind == "JPEG":
+                image.save(output, "JPEG", quality=_QUALITY)
+            else:
+                image.save(output, "PNG", compress_level=1)
+    except ImageError as error:
+        raise _refusal(error) from error
     return Encoded(output.getvalue(), image.width, image.height, tuple(repairs))
+
+
+def _refusal(error: ImageError) -> Exception:
+    if error.fault in (ImageFault.EMPTY, ImageFault.FORMAT):
+        return NotAnImage()
+    return Refused(str(error))
 
 
 def _recode_jpeg(raw: bytes) -> bytes | None:
@@ -146,25 +142,6 @@ def _recode_jpeg(raw: bytes) -> bytes | None:
     except cv2.error:
         return None
     return bytes(data)
-
-
-def _rgb(image: Any) -> Any:
-    """Return the image as RGB: transparency on white, 16-bit grey scaled to 8 bits."""
-    from PIL import Image
-
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        _, high = image.getextrema()
-        scale = 255.0 / 65535.0 if high > 255 else 1.0
-        image = image.convert("F").point(lambda value: value * scale)
-        return image.convert("L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
 
 
 def _read_file(path: str, max_bytes: int) -> bytes:
@@ -260,13 +237,19 @@ def _rehearsal_image() -> bytes:
 
 def prepare_encoders() -> None:
     """Make what every encoder needs and none changes; in the process that forks them."""
+    import swift_thyme.core.pictures  # noqa: F401 - loaded here, it is there in all of them
+
     _rehearsal_image()
 
 
 def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes: int) -> NoReturn:
     """Serve encoding requests in a process that was just forked; never returns."""
+    from PIL import Image
+
     try:
         warnings.simplefilter("ignore")
+        # The settings of the sandbox hold here, and each image is checked against them.
+        Image.MAX_IMAGE_PIXELS = None
         close_descriptors({connection.fileno()})
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)

@@ -25,6 +25,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from swift_thyme.core.errors import DataError
 from swift_thyme.sandbox import layers as layer_probe
 from swift_thyme.sandbox import linux, rootfs, shims
 from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
@@ -270,8 +271,7 @@ class _Worker:
         opened: list[tuple[ImageInfo, int]] = []
         try:
             for index, image in enumerate(request["images"]):
-                descriptor = _open_source(image, blobs)
-                width, height = _image_size(descriptor)
+                descriptor, width, height = _upright(_open_source(image, blobs))
                 real = session.real_path(image["path"], index)
                 opened.append((ImageInfo(image["path"], real, width, height), descriptor))
             await session.attach(opened)
@@ -474,26 +474,38 @@ def _remove_stale_folders() -> None:
 def _open_source(image: dict[str, Any], blobs: list[bytes]) -> int:
     if image.get("file") is not None:
         return os.open(image["file"], os.O_RDONLY | os.O_CLOEXEC)
+    return _memory_file(blobs[image["blob"]])
+
+
+def _memory_file(data: bytes) -> int:
     descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
-    view = memoryview(blobs[image["blob"]])
+    view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
 
-def _image_size(descriptor: int) -> tuple[int, int]:
-    """Read the size from the header of an input image, which comes from our own data set."""
-    from PIL import Image
+def _upright(descriptor: int) -> tuple[int, int, int]:
+    """Return a descriptor of the upright image, which takes the other one's place, and its size.
 
-    with open(os.dup(descriptor), "rb") as file:
-        try:
-            with Image.open(file) as image:
-                width, height = image.size
-        except (OSError, ValueError, SyntaxError):
-            width, height = 0, 0
+    Input images come from our own data set, so their headers are read here. One that is not
+    upright is decoded; the trainer hands over upright ones, so that trajectories share the work.
+    """
+    from swift_thyme.core.pictures import header, upright_bytes
+
+    size, turned = (0, 0), None
+    with open(os.dup(descriptor), "rb") as file, contextlib.suppress(DataError):
+        found = header(file)
+        if found.orientation != 1:
+            file.seek(0)
+            turned = upright_bytes(file.read())
+        size = found.size
+    if turned is not None:
+        os.close(descriptor)
+        return _memory_file(turned), *size
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return width, height
+    return descriptor, *size
 
 
 if __name__ == "__main__":

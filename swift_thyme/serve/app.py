@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from swift_thyme.core.errors import DataError, SandboxUnavailableError, ThymeError
+from swift_thyme.core.pictures import ImageLimits
 from swift_thyme.core.summary import EndReason
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.loop import (
@@ -29,7 +30,6 @@ from swift_thyme.inference.loop import (
     TextEvent,
     run_trajectory,
 )
-from swift_thyme.inference.prompt_images import ImageLimits
 from swift_thyme.sandbox import SandboxPool
 from swift_thyme.serve.replies import ReplyWriter, error_body
 from swift_thyme.serve.requests import ChatRequest, RequestError, parse_request

@@ -6,13 +6,13 @@ so a client that knows nothing of tools sees a model that thinks and answers.
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.images import data_uri
 from swift_thyme.core.protocol import ANSWER_CLOSE, ANSWER_OPEN
 from swift_thyme.core.reading import Piece, SpanKind, TagScanner
 from swift_thyme.core.segment import Segment, SegmentKind
@@ -196,9 +196,7 @@ class ReplyWriter:
         for image in segment.images:
             found: dict[str, Any] = {"width": image.width, "height": image.height}
             if self._request.with_images:
-                kind = "jpeg" if image.data.startswith(b"\xff\xd8") else "png"
-                data = base64.b64encode(image.data).decode("ascii")
-                found["url"] = f"data:image/{kind};base64,{data}"
+                found["url"] = data_uri(image.data)
             images.append(found)
         return {
             "kind": segment.kind.value,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from swift_thyme.core.errors import DataError
+from swift_thyme.core.images import base64_bytes
+from swift_thyme.core.pictures import ImageLimits
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.loop import LoopSettings
-from swift_thyme.inference.prompt_images import ImageLimits, PromptImage, read_image
+from swift_thyme.inference.prompt_images import PromptImage, read_image
 from swift_thyme.inference.task import Task, make_task, plain_text
 
 __all__ = ["ChatRequest", "RequestError", "parse_request"]
@@ -172,11 +172,7 @@ def _image(value: Any, index: int, where: str, limits: ImageLimits) -> PromptIma
     if len(data) > limits.max_bytes * 4 // 3 + 4:
         raise RequestError(f"the image has more than {limits.max_bytes} bytes", where)
     try:
-        raw = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"the image is broken base64: {error}", where) from error
-    try:
-        return read_image(raw, index, limits)
+        return read_image(base64_bytes(data), index, limits)
     except DataError as error:
         raise RequestError(str(error), where) from error
 

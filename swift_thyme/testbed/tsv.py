@@ -10,7 +10,6 @@ them; the others name its row, as VLMEvalKit's files do. ``category`` is the pla
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from swift_thyme.core.images import base64_text
 from swift_thyme.testbed.data import QUESTION
 from swift_thyme.testbed.task import PICTURE_SIZE, Picture, make_picture
 
@@ -47,7 +47,7 @@ def _picture(seed: int, index: int) -> tuple[Picture, list[str]]:
 def _base64(picture: Picture) -> str:
     buffer = io.BytesIO()
     picture.image().save(buffer, format="JPEG", quality=95)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return base64_text(buffer.getvalue())
 
 
 def _quadrant(picture: Picture) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from swift_thyme.core.errors import DataError
+from swift_thyme.core.images import base64_text, data_uri, sniff
+from swift_thyme.core.pictures import (
+    decoding,
+    flat,
+    has_transparency,
+    open_image,
+    orientation,
+    upright,
+    upright_size,
+)
 
 __all__ = ["Embedded", "embed_all"]
 
-_MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+_KEPT = ("PNG", "JPEG", "WEBP", "GIF")
 """Formats that are embedded as they are; SVG can never be among them."""
 
 KEEP_BYTES = 256 * 1024
@@ -53,10 +64,16 @@ def embed_all(files: Sequence[Path], max_side: int) -> list[Embedded | None]:
 def _embed(file: Path, max_side: int) -> Embedded | None:
     try:
         data = file.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            mime = _MIME.get(image.format or "")
-            size = image.size
-            reduced = mime is None or max(size) > max_side or len(data) > KEEP_BYTES
+        with open_image(data, str(file)) as image, decoding(str(file)):
+            kind = sniff(data)
+            mime = kind.mime if kind is not None and kind.name in _KEPT else None
+            size = upright_size(image)
+            reduced = (
+                mime is None
+                or max(size) > max_side
+                or len(data) > KEEP_BYTES
+                or orientation(image) != 1
+            )
             if reduced:
                 # Decodes a large JPEG at a fraction of its size at once.
                 image.draft("RGB", (max_side, max_side))
@@ -65,30 +82,26 @@ def _embed(file: Path, max_side: int) -> Embedded | None:
                 picture.thumbnail((max_side, max_side))
                 mime, data = "image/webp", _webp(picture, 85)
             picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            thumbnail = _text(_webp(picture, 70))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            thumbnail = data_uri(_webp(picture, 70))
+    except (OSError, DataError):
         return None
     return Embedded(
         mime=mime or "",
-        data=_text(data),
+        data=base64_text(data),
         width=size[0],
         height=size[1],
         reduced=reduced,
-        thumbnail=f"data:image/webp;base64,{thumbnail}",
+        thumbnail=thumbnail,
     )
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
-    has_alpha = "A" in turned.getbands() or "transparency" in turned.info
-    return turned.convert("RGBA" if has_alpha else "RGB")
+    # The page shows transparency as such.
+    turned = upright(image)
+    return turned.convert("RGBA") if has_transparency(turned) else flat(turned).copy()
 
 
 def _webp(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=quality, method=2)
     return buffer.getvalue()
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swift_thyme.data.prompts import quoted_path, set_quoted_path, set_quoted_size, with_image_tags
+from swift_thyme.data.prompts import quoted_paths, set_quoted_images, with_image_tags
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.response import check_response, replace_paths, tidy
 
@@ -106,12 +106,12 @@ def test_blanks_that_no_rollout_has_are_removed() -> None:
     ],
 )
 def test_a_path_that_names_the_image_becomes_the_local_one(text: str, expected: str) -> None:
-    assert replace_paths(text, {"/data/x/cat.jpg"}, "/LOCAL") == expected
+    assert replace_paths(text, [({"/data/x/cat.jpg"}, "/LOCAL")]) == expected
 
 
 def test_a_path_with_blanks_and_signs_is_taken_literally() -> None:
     path = "/data/my (best) photos/a+b.jpg"
-    assert replace_paths(f'Image.open("{path}")', {path}, "/L") == 'Image.open("/L")'
+    assert replace_paths(f'Image.open("{path}")', [({path}, "/L")]) == 'Image.open("/L")'
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_a_path_with_blanks_and_signs_is_taken_literally() -> None:
     ],
 )
 def test_the_quoted_path_and_size_are_found_in_every_published_form(question: str) -> None:
-    assert quoted_path(question) == "/a/b.jpg"
-    changed = set_quoted_size(set_quoted_path(question, "/new.jpg"), 30, 40)
+    assert quoted_paths(question) == {1: "/a/b.jpg"}
+    changed = set_quoted_images(question, [("/new.jpg", 30, 40)])
     assert changed == question.replace("/a/b.jpg", "/new.jpg").replace("10x20", "30x40")
 
 

@@ -15,13 +15,14 @@ from PIL import Image
 from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.execution import ReturnedImage
+from swift_thyme.core.images import read
 from swift_thyme.core.placeholders import IMAGE_TOKENS
 from swift_thyme.core.protocol import build_user_prompt
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories
-from swift_thyme.host.kept_rollouts import Keeper, KeepSettings, image_data, record_of
+from swift_thyme.host.kept_rollouts import Keeper, KeepSettings, record_of
 
 IMAGE_ID = 1
 CODE = "<code>\nprint(1)\n</code>"
@@ -316,10 +317,10 @@ def test_a_picture_is_accepted_in_each_form_that_ms_swift_uses(tmp_path: Path) -
     text = base64.b64encode(data).decode()
     by_path = {"bytes": None, "path": str(path)}
     for form in (str(path), text, uri(data), data, {"bytes": data}, by_path):
-        assert image_data(form) == data
+        assert read(form) == data
     for bad in ("/no/such/file.png", 5, {"path": "/no/such.png"}):
         with pytest.raises(DataError):
-            image_data(bad)
+            read(bad)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.inference.prompt_images import ImageLimits, read_image
+from swift_thyme.core.pictures import ImageLimits
+from swift_thyme.inference.prompt_images import read_image
 
 from .builders import image_bytes
 

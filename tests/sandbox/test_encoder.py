@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from swift_thyme.sandbox.encoder import Refused, encode_image
+from tests.pictures import camera_file, is_upright
 from tests.sandbox.conftest import jpeg
 
 
@@ -29,13 +30,32 @@ def with_orientation(data: bytes, orientation: int) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("source", [jpeg(), jpeg(201, 77), with_orientation(jpeg(), 6)])
+@pytest.mark.parametrize("source", [jpeg(), jpeg(201, 77), with_orientation(jpeg(), 1)])
 def test_a_jpeg_is_recoded_as_pillow_would(source: bytes) -> None:
     encoded = encode_image(source, 1e6, 1e6)
     expected = pixels(recoded_by_pillow(source))
     assert (encoded.height, encoded.width) == expected.shape[:2]
     assert np.array_equal(pixels(encoded.data), expected)
     assert encoded.data != source
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("returned_pixels", [1e6, 80 * 48 / 2])
+def test_an_image_comes_back_as_it_is_meant_to_be_seen(
+    kind: str, orientation: int, returned_pixels: float
+) -> None:
+    encoded = encode_image(camera_file(kind, orientation), 1e6, returned_pixels)
+    assert is_upright(pixels(encoded.data))
+    assert (encoded.width, encoded.height) == pixels(encoded.data).shape[1::-1]
+
+
+def test_fractions_from_black_to_white_come_back_so() -> None:
+    file = io.BytesIO()
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    Image.fromarray(ramp).save(file, "TIFF")
+    found = pixels(encode_image(file.getvalue(), 1e6, 1e6).data)
+    assert (found.min(), found.max()) == (0, 255)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])

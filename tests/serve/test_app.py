@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from swift_thyme.inference.prompt_images import ImageLimits
+from swift_thyme.core.pictures import ImageLimits
 from swift_thyme.sandbox import SandboxPool, SandboxSettings
 from swift_thyme.serve.app import ServeSettings, make_app
 from tests.inference.builders import ScriptedServer, image_bytes, sse, turn_events
