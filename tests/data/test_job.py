@@ -8,9 +8,11 @@ import pytest
 from faulty_data import FAULTS
 
 from swift_thyme.core.errors import DataError, SettingsError, ThymeError
+from swift_thyme.core.protocol import parse_user_prompt
 from swift_thyme.data import JobOptions, run_job
 from tests.conftest import python_program, run_program
 from tests.data.builders import (
+    QUESTION,
     make_picture,
     read_jsonl,
     rejections,
@@ -18,6 +20,7 @@ from tests.data.builders import (
     sft_row,
     write_jsonl,
 )
+from tests.pictures import camera_file
 
 ONE = ("print(1)", "1")
 
@@ -178,3 +181,26 @@ def test_the_command_prints_the_report_and_one_line_for_an_error(tmp_path: Path)
     assert bad.returncode == 1
     assert "gone: no such file or folder" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+def test_a_supervised_row_with_two_images_quotes_both_and_its_code_opens_both(
+    tmp_path: Path,
+) -> None:
+    make_picture(tmp_path, "a.jpg")
+    (tmp_path / "b.png").write_bytes(camera_file("PNG", 8))
+    code = 'print(Image.open("/data/a.jpg").size, Image.open("/data/b.png").size)'
+    row = sft_row((code, "x"))
+    row["image"] = ["a.jpg", "b.png"]
+    source = write_jsonl(
+        tmp_path / "rows.jsonl", [row | {"question": QUESTION.split("<image>")[1]}]
+    )
+    report = run("sft", source, tmp_path / "out", execute=True)
+    assert report.kept == 1, report
+    (kept,) = read_jsonl(tmp_path / "out" / "rows.images.jsonl")
+    question, response = (message["content"] for message in kept["messages"])
+    found = parse_user_prompt(question)
+    assert found is not None and list(found.paths) == kept["images"]
+    assert 'User Image Size: "200x100"' in question
+    assert 'User Image Size 2: "80x48"' in question
+    for path in kept["images"]:
+        assert f'Image.open("{path}")' in response

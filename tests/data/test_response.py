@@ -153,3 +153,39 @@ def test_there_are_as_many_tags_as_images(
         assert error.value.reason is Reason.IMAGE_COUNT
     else:
         assert with_image_tags(question, n_images, n_returned) == expected
+
+
+def test_a_path_is_that_of_its_image() -> None:
+    moved = [({"/x/a.jpg", "a.jpg"}, "/L1"), ({"/x/b.jpg"}, "/L2"), ({"/y/a.jpg"}, "/L3")]
+    produced = "/mnt/data/temp_processed_images/b.jpg"
+    text = f"/x/a.jpg /x/b.jpg /y/a.jpg /home/b.jpg /home/a.jpg {produced}"
+    # Two images are called a.jpg, so the name alone does not say which.
+    assert replace_paths(text, moved) == f"/L1 /L2 /L3 /L2 /home/a.jpg {produced}"
+
+
+ONE = 'q\nUser Image Path: "/a.jpg"\nUser Image Size: "1x1"'
+TWO = '\nUser Image Path 2: "/b.jpg"\nUser Image Size 2: "2x2"'
+NEW = [("/1.jpg", 10, 11), ("/2.jpg", 20, 21)]
+NEW_TEXT = (
+    'q\nUser Image Path: "/1.jpg"\nUser Image Size: "10x11"'
+    '\nUser Image Path 2: "/2.jpg"\nUser Image Size 2: "20x21"'
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (ONE + TWO, NEW_TEXT),
+        (ONE, NEW_TEXT),
+        (ONE + "\n\nReply.", NEW_TEXT + "\n\nReply."),
+        ("no path", "no path"),
+    ],
+)
+def test_every_image_of_a_question_is_quoted_as_it_is_stored(question: str, expected: str) -> None:
+    assert set_quoted_images(question, NEW) == expected
+
+
+def test_a_number_without_an_image_is_left_alone() -> None:
+    changed = set_quoted_images(ONE + TWO.replace(" 2:", " 7:"), NEW)
+    assert 'User Image Path 7: "/b.jpg"' in changed
+    assert 'User Image Path 2: "/2.jpg"' in changed

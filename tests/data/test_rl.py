@@ -13,6 +13,7 @@ from swift_thyme.core.protocol import build_user_prompt, parse_user_prompt
 from swift_thyme.data import JobOptions, run_job
 from tests.conftest import ROOT, python_program, run_program
 from tests.data.builders import make_picture, read_jsonl, rejections, run, write_jsonl
+from tests.pictures import camera_file, is_upright
 
 
 def picture_text(size: tuple[int, int] = (300, 200)) -> str:
@@ -92,7 +93,7 @@ def test_a_tsv_of_vlmevalkit_is_read_with_options_hints_and_shared_images(tmp_pa
     }
 
 
-def test_several_images_give_several_tags_and_the_first_path(tmp_path: Path) -> None:
+def test_several_images_give_several_tags_paths_and_sizes(tmp_path: Path) -> None:
     make_picture(tmp_path)
     Image.new("RGB", (50, 60)).save(tmp_path / "b.png")
     rows = [{"images": ["b.png", "a.jpg"], "question": "Same?", "answer": "no"}]
@@ -102,6 +103,29 @@ def test_several_images_give_several_tags_and_the_first_path(tmp_path: Path) -> 
     assert prompt.count("<image>") == len(row["images"]) == 2
     assert f'User Image Path: "{row["images"][0]}"' in prompt
     assert 'User Image Size: "50x60"' in prompt
+    assert 'User Image Size 2: "200x100"' in prompt
+    found = parse_user_prompt(prompt)
+    assert found is not None and list(found.paths) == row["images"]
+    sizes = [((50, 60)), (200, 100)]
+    files = list(zip(row["images"], sizes, strict=True))
+    assert prompt == build_user_prompt("Same?", *files[0], files[1:])
+
+
+def test_a_phone_picture_and_a_deep_grey_one_are_stored_as_they_are_meant(tmp_path: Path) -> None:
+    import numpy as np
+
+    (tmp_path / "phone.jpg").write_bytes(camera_file("JPEG", 6))
+    grey = np.linspace(0, 255, 64 * 48).astype(np.uint16).reshape(48, 64)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    rows = [{"images": ["phone.jpg", "grey.png"], "question": "Same?", "answer": "no"}]
+    run("rl", write_jsonl(tmp_path / "t.jsonl", rows), tmp_path / "out")
+    (row,) = read_jsonl(tmp_path / "out" / "t.rl.jsonl")
+    prompt = row["messages"][0]["content"]
+    assert 'User Image Size: "80x48"' in prompt
+    assert 'User Image Size 2: "64x48"' in prompt
+    with Image.open(row["images"][0]) as phone, Image.open(row["images"][1]) as stored:
+        assert is_upright(phone)
+        assert stored.convert("L").getextrema() == pytest.approx((0, 255), abs=3)
 
 
 def test_parquet_with_bytes_is_read(tmp_path: Path) -> None:

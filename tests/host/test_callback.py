@@ -142,7 +142,20 @@ def test_rows_with_missing_files_are_described(tmp_path: Path) -> None:
         {"images": None, "question": "text only"},
         {"images": ["/gone.jpg"], "messages": [{"role": "user", "content": "Q6"}]},
     ]
-    first, second = metrics.missing_images(rows)
+    rows.append(
+        {
+            "images": [str(here), {"bytes": b"x", "path": None}],
+            "messages": [
+                {"role": "system", "content": "s"},
+                {"role": "user", "content": 'Q7\nUser Image Path: "/d/a.jpg"'},
+                {"role": "user", "content": 'Q7\nUser Image Path 2: "pictures/b.jpg"'},
+                {"role": "user", "content": 'Q7\nUser Image Path 3: "left/over.jpg"'},
+            ],
+        }
+    )
+    first, second, third = metrics.missing_images(rows)
+    assert third.startswith("row 7 ")
+    assert "'pictures/b.jpg', which is not an absolute path" in third
     assert first.startswith("row 2 ")
     assert "'Q2'" in first
     assert "/no/such.jpg" in first

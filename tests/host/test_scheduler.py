@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.repetition import repetition_end
+from tests.pictures import camera_file, is_upright
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # importing ms-swift warns about its own dependencies
@@ -30,10 +32,14 @@ def template() -> Any:
     from swift.template import get_template
 
     from swift_thyme.host import tiny_template
-    from swift_thyme.host.template_images import install_image_accounting
+    from swift_thyme.host.template_images import (
+        install_image_accounting,
+        install_upright_images,
+    )
     from tests.conftest import TINY_MODEL
 
     install_image_accounting()
+    install_upright_images()
     tiny_template.add_template()
     _, processor = get_model_processor(
         str(TINY_MODEL), load_model=False, model_type="qwen2_5_vl", use_hf=True
@@ -60,6 +66,42 @@ def make_request(picture: Path, uuid: str = "a") -> SimpleNamespace:
         data_dict={"question": "What is it?"},
         chat_template_kwargs={},
     )
+
+
+def request_with(
+    files: Sequence[bytes], paths: Sequence[str], uuid: str = "a", images: Any = None
+) -> SimpleNamespace:
+    """Return a request whose prompt quotes these paths, in base64 as ms-swift hands it over."""
+    from swift_thyme.core.protocol import image_lines
+
+    lines = [image_lines(number, path, 1, 1) for number, path in enumerate(paths, 1)]
+    return SimpleNamespace(
+        uuid=uuid,
+        messages=[{"role": "user", "content": "\n".join(["<image>" * len(files), *lines])}],
+        images=images or [base64.b64encode(data).decode() for data in files],
+        data_dict={"question": "Which one?"},
+        chat_template_kwargs={},
+    )
+
+
+def observed(scheduler: Any, template: Any, request: Any, code: str) -> str:
+    """Run a turn with one block and return the observation."""
+    choice = make_choice(template, f"<think><code>\n{code}\n</code>")
+    assert asyncio.run(take_turn(scheduler, request, choice, 1)) == {"done": False}
+    ids = scheduler.step(request, choice, 1)["response_token_ids"][len(choice.token_ids) :]
+    return str(template.tokenizer.decode(ids))
+
+
+LOOK = """
+import cv2
+for path in {paths!r}:
+    a = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+    b = np.asarray(Image.open(path).convert('RGB'))
+    at = [[int(p[h * y // 4, w * x // 4, 1] > 100) for x, y in ((1, 1), (3, 1), (1, 3), (3, 3))]
+          for p in (a, b) for h, w in [p.shape[:2]]]
+    print(a.shape, b.shape, at)
+"""
+UPRIGHT = "(48, 80, 3) (48, 80, 3) [[0, 1, 1, 1], [0, 1, 1, 1]]"
 
 
 def make_choice(template: Any, text: str, finish_reason: str = "stop") -> SimpleNamespace:
@@ -312,4 +354,103 @@ def test_a_sampled_placeholder_says_that_the_hook_is_not_loaded(
     scheduler, request = make_scheduler(template), make_request(picture)
     choice = make_choice(template, "<think><|image_pad|>")
     with pytest.raises(SettingsError, match="samples without the hook"):
+        asyncio.run(take_turn(scheduler, request, choice, 1))
+
+
+def test_the_model_and_its_code_see_the_same_upright_pictures(template: Any) -> None:
+    import copy
+
+    scheduler = make_scheduler(template)
+    files = [camera_file("JPEG", 6), camera_file("PNG", 8)]
+    request = request_with(files, ["/d/phone.jpg", "/d/phone.png"])
+    text = observed(
+        scheduler, template, request, LOOK.format(paths=["/d/phone.jpg", "/d/phone.png"])
+    )
+    assert text.count(UPRIGHT) == 2, text
+    for mode in ("vllm", "train"):
+        seen = copy.copy(template)
+        seen.mode = mode
+        for image in (request.images[0], request.images[1], {"bytes": files[1], "path": None}):
+            encoded = seen.encode(
+                {"messages": [{"role": "user", "content": "<image>"}], "images": [image]}
+            )
+            if mode == "vllm":
+                assert is_upright(encoded["images"][0])
+            else:
+                _, rows, columns = encoded["image_grid_thw"][0].tolist()
+                assert columns > rows
+
+
+def test_a_picture_that_is_upright_is_shown_byte_for_byte(template: Any, picture: Path) -> None:
+    import hashlib
+
+    scheduler, request = make_scheduler(template), make_request(picture)
+    code = f"import hashlib\nprint(hashlib.md5(open({str(picture)!r}, 'rb').read()).hexdigest())"
+    text = observed(scheduler, template, request, code)
+    assert hashlib.md5(picture.read_bytes()).hexdigest() in text
+
+
+def test_trajectories_of_a_row_read_its_picture_once_and_decode_an_upright_one_never(
+    template: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swift_thyme.host import input_images
+
+    calls: list[str] = []
+    for name in ("locate", "upright_bytes"):
+        real = getattr(input_images, name)
+        monkeypatch.setattr(
+            input_images,
+            name,
+            lambda *args, name=name, real=real: (calls.append(name), real(*args))[1],
+        )
+    scheduler = make_scheduler(template)
+    for orientation, expected in ((1, ["locate"]), (6, ["locate", "upright_bytes"])):
+        calls.clear()
+        data = camera_file("JPEG", orientation)
+        requests = [request_with([data], ["/d/a.jpg"], f"{orientation}-{n}") for n in range(8)]
+        asyncio.run(scheduler.on_trajectory_start(requests))
+        assert calls == expected
+
+
+def test_a_finished_trajectory_leaves_no_picture_behind(template: Any, picture: Path) -> None:
+    import gc
+
+    scheduler, request = make_scheduler(template), make_request(picture)
+    choice = make_choice(template, "<think>x</think><answer>4</answer>")
+    assert asyncio.run(take_turn(scheduler, request, choice, 1))["done"] is True
+    gc.collect()
+    assert not scheduler._inputs
+    assert not scheduler._pictures._in_use
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("pictures/a.jpg", "'pictures/a.jpg', which is not an absolute path"),
+        ("/d/../a.jpg", "'/d/../a.jpg', which is not an absolute path"),
+        ("/usr/pictures/a.jpg", "which lies in /usr, where the sandbox can place nothing"),
+        ("/proc/a.jpg", "which lies in /proc"),
+        ("/" + "x" * 300, "which is longer than a path can be"),
+        ("/a\0b", "which is not an absolute path"),
+    ],
+)
+def test_a_path_at_which_nothing_can_be_placed_names_the_row(
+    template: Any, path: str, words: str
+) -> None:
+    from swift_thyme.core.errors import DataError
+
+    scheduler = make_scheduler(template)
+    request = request_with([camera_file("PNG", 1)], [path])
+    with pytest.raises(DataError, match="Which one") as error:
+        asyncio.run(scheduler.on_trajectory_start([request]))
+    assert words in str(error.value)
+
+
+def test_a_path_that_the_sandbox_itself_refuses_names_the_row(template: Any) -> None:
+    from swift_thyme.core.errors import DataError
+
+    scheduler = make_scheduler(template)
+    request = request_with([camera_file("PNG", 1)], ["/mnt/data"])
+    choice = make_choice(template, "<think><code>\nprint(1)\n</code>")
+    with pytest.raises(DataError, match=r"Which one.*cannot be placed"):
         asyncio.run(take_turn(scheduler, request, choice, 1))

@@ -10,6 +10,7 @@ from PIL import Image
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.pictures import ImageLimits
 from swift_thyme.inference.prompt_images import read_image
+from tests.pictures import camera_file, is_upright
 
 from .builders import image_bytes
 
@@ -60,3 +61,20 @@ def test_what_cannot_be_used_is_refused_with_a_reason(data: bytes, words: str) -
 def test_the_file_size_is_limited() -> None:
     with pytest.raises(DataError, match="at most 10"):
         read_image(image_bytes(), limits=ImageLimits(max_bytes=10))
+
+
+@pytest.mark.parametrize(("kind", "orientation"), [("JPEG", 6), ("PNG", 8), ("WEBP", 3)])
+def test_a_camera_picture_is_upright_for_prompt_model_and_code(kind: str, orientation: int) -> None:
+    image = read_image(camera_file(kind, orientation))
+    assert (image.width, image.height) == (80, 48)
+    assert image.path.endswith(".jpg" if kind == "JPEG" else ".png")
+    with Image.open(io.BytesIO(image.data)) as opened:
+        assert opened.getexif().get(0x0112) is None
+        assert is_upright(opened)
+
+
+def test_fractions_of_grey_are_not_black() -> None:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").convert("F").point(lambda value: value / 255).save(buffer, "TIFF")
+    with Image.open(io.BytesIO(read_image(buffer.getvalue()).data)) as opened:
+        assert opened.convert("L").getextrema() == (0, 255)

@@ -26,6 +26,7 @@ from swift_thyme.rewards.questions import (
     defuse,
 )
 from swift_thyme.rewards.reward_settings import JudgeSettings
+from tests.pictures import camera_file, is_upright
 
 LIMITS = JudgeSettings()
 COMPLETION = (
@@ -158,3 +159,9 @@ def test_transparency_becomes_white() -> None:
 def test_what_is_no_image_is_an_error(image: Any) -> None:
     with pytest.raises(DataError):
         to_data_url(image, 768)
+
+
+def test_a_judge_sees_a_camera_picture_upright() -> None:
+    for kind in ("JPEG", "PNG"):
+        for orientation in (1, 3, 6, 8):
+            assert is_upright(decoded(to_data_url(camera_file(kind, orientation, (800, 480)), 96)))

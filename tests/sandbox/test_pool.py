@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from swift_thyme.core.errors import SandboxUnavailableError, SettingsError
 from swift_thyme.core.protocol import OUTPUT_DIR
 from swift_thyme.sandbox import (
     ExecutionStatus,
+    InputImage,
     SandboxPool,
     SandboxSession,
     SandboxSettings,
@@ -29,6 +31,7 @@ from swift_thyme.sandbox import (
 from swift_thyme.sandbox.pool import _Worker
 from swift_thyme.sandbox.sandbox_settings import DISABLEABLE_LAYERS
 from tests.conftest import ROOT
+from tests.pictures import camera_file
 from tests.sandbox.conftest import small_settings
 
 
@@ -483,3 +486,26 @@ def test_workers_that_end_at_once_are_an_error_and_not_the_last_word(
     with pool.open_sync() as session:
         assert session.run_sync("print(1)").stdout == "1\n"
     pool.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "orientation"), [("JPEG", 6), ("PNG", 8), ("TIFF", 6), ("WEBP", 3)]
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_camera_picture_is_upright_for_every_library(
+    pool: SandboxPool, tmp_path: Path, kind: str, orientation: int, as_file: bool
+) -> None:
+    data = camera_file(kind, orientation, (400, 240))
+    (tmp_path / "phone").write_bytes(data)
+    source = tmp_path / "phone" if as_file else data
+    code = """
+import cv2
+a, b = np.asarray(Image.open("/d/phone.jpg").convert("RGB")), cv2.imread("/d/phone.jpg")
+c = cv2.imread("/d/phone.jpg", cv2.IMREAD_UNCHANGED)[50:160, 200:360]
+print(a.shape, b.shape, int(abs(a[..., ::-1].astype(int) - b).max() < 12), c.shape)
+"""
+    with pool.open_sync([InputImage("/d/phone.jpg", source)]) as session:
+        result = session.run_sync(code)
+    assert result.stdout == "(240, 400, 3) (240, 400, 3) 1 (110, 160, 3)\n", result
+    assert result.repairs == ()
+    assert (tmp_path / "phone").read_bytes() == data

@@ -11,11 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from swift_thyme.commands.main import app
+from swift_thyme.core.images import base64_bytes
 from swift_thyme.core.trajectory_files import TrajectoryWriter
 from swift_thyme.view.embedded_pictures import embed_all
 from swift_thyme.view.highlight import highlight
 from swift_thyme.view.page import build_page
 from swift_thyme.view.sources import load
+from tests.pictures import camera_file, is_upright
 from tests.view.samples import HOSTILE, make_record, picture, write_folder, write_hostile
 
 
@@ -134,3 +136,12 @@ def test_equal_names_from_different_files_are_told_apart(tmp_path: Path) -> None
     build_page(load([tmp_path]), tmp_path / "page.html", title="t")
     names = [t["id"] for t in data_of(tmp_path / "page.html")["trajectories"]]
     assert names == ["t0", "t1", "t0~2", "t1~2"]
+
+
+def test_a_picture_that_is_not_upright_is_turned_for_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "phone.jpg"
+    file.write_bytes(camera_file("JPEG", 6))
+    (embedded,) = embed_all([file], 640)
+    assert embedded is not None and embedded.reduced
+    assert (embedded.width, embedded.height) == (80, 48)
+    assert is_upright(Image.open(io.BytesIO(base64_bytes(embedded.data))))
