@@ -51,8 +51,6 @@ class InputPicture:
     """Encoded bytes, or a file that is upright as it is."""
     own_path: str | None
     """Absolute path of the row's file; None where the row holds the image itself."""
-    size: tuple[int, int]
-    """(width, height) in pixels."""
 
 
 class PictureReader:
@@ -81,12 +79,12 @@ class PictureReader:
 
 def _read(value: Any, name: str) -> InputPicture:
     content = locate(value, name).content
-    found = header(content, name)
+    turn = header(content, name).orientation
     own_path = str(content.resolve()) if isinstance(content, Path) else None
-    if found.orientation != 1:
+    if turn != 1:
         data = content.read_bytes() if isinstance(content, Path) else content
         content = upright_bytes(data, name)
-    return InputPicture(content, own_path, found.size)
+    return InputPicture(content, own_path)
 
 
 def quoted_paths(messages: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -454,3 +454,20 @@ def test_a_path_that_the_sandbox_itself_refuses_names_the_row(template: Any) -> 
     choice = make_choice(template, "<think><code>\nprint(1)\n</code>")
     with pytest.raises(DataError, match=r"Which one.*cannot be placed"):
         asyncio.run(take_turn(scheduler, request, choice, 1))
+
+
+@pytest.mark.parametrize("register", ["register_all", "register_loss_scale"])
+def test_rollouts_and_supervised_training_both_turn_pictures(
+    register: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swift.template import Template
+    from swift.template.templates.qwen import Qwen2VLTemplate
+
+    from swift_thyme.host import register as plugins
+
+    monkeypatch.setattr(Qwen2VLTemplate, "_load_image", staticmethod(Template._load_image))
+    data = camera_file("JPEG", 6)
+    assert not is_upright(Qwen2VLTemplate._load_image(data, True))
+    for _ in range(2):
+        getattr(plugins, register)()
+        assert is_upright(Qwen2VLTemplate._load_image(data, True))
