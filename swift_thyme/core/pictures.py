@@ -54,12 +54,12 @@ __all__ = [
     "flat",
     "has_transparency",
     "header",
+    "header_of",
     "jpeg_bytes",
     "open_image",
     "orientation",
     "upright",
     "upright_bytes",
-    "upright_size",
 ]
 
 JPEG_QUALITY = 95
@@ -98,6 +98,8 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
+_METADATA = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow keeps what may hold an orientation."""
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _METADATA_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _DEEP_BITS = (8, 10, 12, 14, 16)
@@ -207,7 +209,19 @@ def header(
 ) -> Header:
     """Return what the header of an image says; arguments and errors as :func:`open_image`."""
     with open_image(source, name, limits) as image:
-        return Header(image.format or "", image.mode, upright_size(image), orientation(image))
+        return header_of(image)
+
+
+def header_of(image: Image.Image) -> Header:
+    """Return what the header of an opened image says."""
+    turn = orientation(image)
+    width, height = image.size
+    if turn in _ON_ITS_SIDE:
+        # Pillow has turned the size of a TIFF already, or not, as its version goes.
+        tags = getattr(image, "tag_v2", None)
+        stored = (tags[_WIDTH], tags[_HEIGHT]) if tags is not None else image.size
+        height, width = stored
+    return Header(image.format or "", image.mode, (width, height), turn)
 
 
 def orientation(image: Image.Image) -> int:
@@ -218,22 +232,14 @@ def orientation(image: Image.Image) -> int:
     try:
         if image.format == "PNG" and _has_late_metadata(image):
             image.load()
+        if not hasattr(image, "tag_v2") and not image.info.keys() & _METADATA:
+            return 1
         # Pillow's method for PNG decodes the picture to look for metadata behind it.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except _DECODE_ERRORS:
         # Damaged metadata say nothing about the picture.
         return 1
     return int(value) if value in range(1, 9) else 1
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (width, height) of the upright picture; it need not be decoded."""
-    if orientation(image) not in _ON_ITS_SIDE:
-        return image.size
-    # Pillow has turned the size of a TIFF already, or not, as its version goes.
-    tags = getattr(image, "tag_v2", None)
-    width, height = (tags[_WIDTH], tags[_HEIGHT]) if tags is not None else image.size
-    return height, width
 
 
 def _has_late_metadata(image: Any) -> bool:
@@ -266,7 +272,7 @@ def upright(image: Image.Image) -> Image.Image:
         return image
     turned = ImageOps.exif_transpose(image)
     # Turned once is enough: nothing may be left that says so again.
-    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
+    for key in _METADATA:
         turned.info.pop(key, None)
     return turned
 

@@ -83,9 +83,9 @@ def encode_image(raw: bytes, max_pixels: float, returned_pixels: float) -> Encod
         image: Any = pictures.open_image(raw, "it", pictures.ImageLimits(math.inf, max_pixels))
     except ImageError as error:
         raise _refusal(error) from error
-    width, height = pictures.upright_size(image)
+    _, _, (width, height), turn = pictures.header_of(image)
     fits = width * height <= returned_pixels and min(width, height) >= MIN_SIDE
-    if fits and image.format == "JPEG" and image.mode == "RGB" and pictures.orientation(image) == 1:
+    if fits and image.format == "JPEG" and image.mode == "RGB" and turn == 1:
         data = _recode_jpeg(raw)
         if data is not None:
             return Encoded(data, width, height, ())

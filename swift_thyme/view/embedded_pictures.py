@@ -16,10 +16,9 @@ from swift_thyme.core.pictures import (
     decoding,
     flat,
     has_transparency,
+    header_of,
     open_image,
-    orientation,
     upright,
-    upright_size,
 )
 
 __all__ = ["Embedded", "embed_all"]
@@ -67,13 +66,8 @@ def _embed(file: Path, max_side: int) -> Embedded | None:
         with open_image(data, str(file)) as image, decoding(str(file)):
             kind = sniff(data)
             mime = kind.mime if kind is not None and kind.name in _KEPT else None
-            size = upright_size(image)
-            reduced = (
-                mime is None
-                or max(size) > max_side
-                or len(data) > KEEP_BYTES
-                or orientation(image) != 1
-            )
+            _, _, size, turn = header_of(image)
+            reduced = mime is None or max(size) > max_side or len(data) > KEEP_BYTES or turn != 1
             if reduced:
                 # Decodes a large JPEG at a fraction of its size at once.
                 image.draft("RGB", (max_side, max_side))

@@ -39,7 +39,7 @@ def test_upright_bytes_are_the_same_picture_for_pillow_and_opencv(
         assert pixels is not None and is_upright(pixels)
     with Image.open(io.BytesIO(data)) as image:
         assert is_upright(pictures.flat(pictures.upright(image)))
-        assert pictures.upright_size(Image.open(io.BytesIO(data))) == (80, 48)
+        assert pictures.header_of(image).size == (80, 48)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
