@@ -17,6 +17,7 @@ class Group(Enum):
     FLAG = "the flag --O3"
     ROLLOUT = "multi-turn rollouts"
     IMAGES = "images that code returns"
+    PICTURES = "upright pictures"
     REWARDS = "the rewards"
     LOSS_SCALE = "the loss scale thyme"
     CALLBACK = "metrics and kept trajectories"
@@ -29,6 +30,7 @@ JOB_GROUPS = (
     Group.FLAG,
     Group.ROLLOUT,
     Group.IMAGES,
+    Group.PICTURES,
     Group.REWARDS,
     Group.LOSS_SCALE,
     Group.CALLBACK,
@@ -251,6 +253,20 @@ USES = (
     Use(Group.IMAGES, "swift.template.template_inputs", "StdTemplateInputs", Kind.DEFINED,
         "messages images", "template_images",
         "the row that is encoded"),
+
+    # upright pictures
+    Use(Group.PICTURES, _QWEN, "", Kind.DEFINED,
+        "Qwen2VLTemplate", "template_images",
+        "the family of templates whose pictures are turned"),
+    Use(Group.PICTURES, _TEMPLATE, "Template", Kind.DEFINED,
+        "_load_image load_images", "template_images",
+        "the first is replaced, so that pictures are turned; the second has them opened there"),
+    Use(Group.PICTURES, _TEMPLATE, "Template._load_image", Kind.PARAMETER,
+        "image load_images", "template_images",
+        "a static method with two parameters"),
+    Use(Group.PICTURES, _TEMPLATE, "Template._preprocess_inputs", Kind.MENTIONED,
+        "_load_image", "template_images",
+        "calls the method that is replaced"),
 
     # the rewards
     Use(Group.REWARDS, _GRPO, "", Kind.DEFINED,

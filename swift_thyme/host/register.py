@@ -68,7 +68,7 @@ def register_loss_scale() -> None:
 
     Pictures are turned as in a rollout, so that both kinds of training see the same ones.
     """
-    require(Group.FLAG, Group.LOSS_SCALE, Group.TEMPLATE)
+    require(Group.FLAG, Group.LOSS_SCALE, Group.PICTURES)
     warn_about_unknown()
     from swift_thyme.host.flag import accept_o3_flag
     from swift_thyme.host.loss_scale import add_loss_scale

@@ -51,7 +51,7 @@ class _Turn(NamedTuple):
     """One entry per kept id that is trained on."""
 
 
-class _Inputs(NamedTuple):
+class _PlacedImages(NamedTuple):
     """The images of a trajectory, until its sandbox session is open."""
 
     images: list[InputImage]
@@ -111,7 +111,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         self._trajectories: dict[str, Trajectory] = {}
         self._turns: dict[str, _Turn] = {}
         self._pictures = PictureReader()
-        self._inputs: dict[str, _Inputs] = {}
+        self._placed: dict[str, _PlacedImages] = {}
         self._tokens = HookTokens.from_tokenizer(template.tokenizer)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
@@ -122,7 +122,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         """Begin a trajectory for each request (hook of ms-swift)."""
         await self._sessions.start()
         for request in requests:
-            self._inputs[request.uuid] = self._read_images(request)
+            self._placed[request.uuid] = self._read_images(request)
             # The engine appends its turns to `messages`; the prompt's length is asked for later.
             prompt = [dict(message) for message in request.messages]
             self._trajectories[request.uuid] = Trajectory(
@@ -136,11 +136,11 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
 
     async def _open_session(self, request: Any) -> SandboxSession:
         try:
-            return await self._sessions.open(self._inputs.pop(request.uuid).images)
+            return await self._sessions.open(self._placed.pop(request.uuid).images)
         except ValueError as error:
             raise DataError(f"{_row(request)}: {error}") from error
 
-    def _read_images(self, request: Any) -> _Inputs:
+    def _read_images(self, request: Any) -> _PlacedImages:
         """Read the prompt's images and give them the paths that generated code will open.
 
         Raises:
@@ -151,7 +151,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             self._pictures.read(image, f"image {index} of {row}")
             for index, image in enumerate(request.images, 1)
         ]
-        return _Inputs(place_images(request.messages, pictures, row), pictures)
+        return _PlacedImages(place_images(request.messages, pictures, row), pictures)
 
     async def on_turn_end(
         self, infer_request: Any, response_choice: Any, current_turn: int
@@ -173,7 +173,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return {"done": False}
         summary = trajectory.summary
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
-        self._inputs.pop(infer_request.uuid, None)
+        self._placed.pop(infer_request.uuid, None)
         infos = write_infos(summary)
         result: dict[str, Any] = {
             "done": True,

@@ -419,7 +419,7 @@ def test_a_finished_trajectory_leaves_no_picture_behind(template: Any, picture: 
     choice = make_choice(template, "<think>x</think><answer>4</answer>")
     assert asyncio.run(take_turn(scheduler, request, choice, 1))["done"] is True
     gc.collect()
-    assert not scheduler._inputs
+    assert not scheduler._placed
     assert not scheduler._pictures._in_use
 
 
