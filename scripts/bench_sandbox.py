@@ -1,12 +1,17 @@
 """Measures the sandbox against a bare `exec` in a warm process.
 
     python scripts/bench_sandbox.py [--json FILE] [--check]
+    python scripts/bench_sandbox.py --without NAME [NAME ...]
 
 `--check` ends with status 1 and names each goal that was missed. The bare `exec` runs in a process
 with the same libraries loaded, the same thread count and the same allocator settings; the two take
 turns, with the same pause before each call, so that neither has warmer caches or a quieter machine.
 The snippets take turns too, and so do one, two and N workers in the rate tests, so that a slower
 minute of the machine is a small part of a figure instead of all of it.
+
+`--without` measures what accelerations give (`swift_thyme/sandbox/accelerations.py`). The sandbox
+with all of them takes turns with the sandbox without each that is named; `all` leaves out all of
+them. It prints by how much each figure is better with the acceleration: 1.05 stands for 5 %.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from swift_thyme.sandbox import (
     ExecutionStatus,
@@ -33,7 +39,10 @@ from swift_thyme.sandbox import (
     SandboxSession,
     SandboxSettings,
 )
+from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.process_environment import worker_environment
+
+Key = TypeVar("Key")
 
 GOAL_OVERHEAD_MS = 5.0
 GOAL_SPEEDUP = 1.8
@@ -273,19 +282,24 @@ async def measure_turn(sessions: list[SandboxSession], code: str) -> float:
 
 
 async def measure_rate(
-    pools: dict[int, SandboxPool], code: str, images: list[InputImage], rounds: int
-) -> dict[int, float]:
-    """Return blocks per second by number of workers, with two sessions for each worker."""
+    pools: dict[Key, SandboxPool], code: str, images: list[InputImage], rounds: int
+) -> dict[Key, float]:
+    """Return blocks per second of each pool, with two sessions for each worker."""
     done = dict.fromkeys(pools, 0.0)
-    for _ in range(rounds):
-        sessions = {n: [await pool.open(images) for _ in range(2 * n)] for n, pool in pools.items()}
+    for number in range(rounds):
+        sessions = {
+            key: [await pool.open(images) for _ in range(2 * pool.settings.workers)]
+            for key, pool in pools.items()
+        }
         await asyncio.gather(*(s.run(code) for some in sessions.values() for s in some))
         await asyncio.sleep(SETTLE_S)
-        for _ in range(TURNS):
-            for n, some in sessions.items():
-                done[n] += await measure_turn(some, code)
+        for turn in range(TURNS):
+            keys = list(sessions)
+            first = (turn * len(keys) // TURNS + number) % len(keys)
+            for key in keys[first:] + keys[:first]:
+                done[key] += await measure_turn(sessions[key], code)
         await asyncio.gather(*(s.close() for some in sessions.values() for s in some))
-    return {n: count / (rounds * TURNS * TURN_S) for n, count in done.items()}
+    return {key: count / (rounds * TURNS * TURN_S) for key, count in done.items()}
 
 
 async def measure_sessions(pool: SandboxPool, images: list[InputImage], count: int) -> float:
@@ -333,6 +347,84 @@ async def measure(count: int, rounds: int, workers: list[int]) -> Report:
     return report
 
 
+@dataclass
+class Side:
+    """What one choice of accelerations gives."""
+
+    open_ms: list[float] = field(default_factory=list)
+    block_ms: dict[str, list[float]] = field(default_factory=dict)
+    """Snippet -> times of its blocks."""
+    calls_per_s: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Snippet -> number of workers -> blocks per second."""
+
+    def figures(self) -> dict[str, float]:
+        """Return every figure as seconds or milliseconds: less is better."""
+        found = {"open": statistics.median(self.open_ms)}
+        found |= {name: statistics.median(times) for name, times in self.block_ms.items()}
+        for name, rates in self.calls_per_s.items():
+            found |= {f"{name}, {n} w": 1 / rate for n, rate in rates.items()}
+        return found
+
+
+def fast_without(name: str) -> tuple[str, ...]:
+    """Return the setting `fast` that leaves out one acceleration, or `all`."""
+    return ("off",) if name == "all" else (f"-{name}",)
+
+
+async def measure_sides(names: list[str], count: int, rounds: int, only: str) -> dict[str, Side]:
+    """Measure the sandbox with all accelerations and without each of those named, in turns."""
+    fast = {"with": ("on",), **{name: fast_without(name) for name in names}}
+    sides = {name: Side() for name in fast}
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        images = make_images(folder)
+        inputs = [InputImage(str(path), path) for path in images.values()]
+        jobs = snippets(images, "/mnt/data/temp_processed_images/")
+        jobs = {key: code for key, code in jobs.items() if only in key}
+        pools = {
+            (name, n): SandboxPool(SandboxSettings(workers=n, fast=words))
+            for name, words in fast.items()
+            for n in (1, 2)
+        }
+        for pool in pools.values():
+            await stack.enter_async_context(pool)
+        for turn in range(math.ceil(count / BLOCKS)):
+            order = [*fast][turn % len(fast) :] + [*fast][: turn % len(fast)]
+            for key, code in jobs.items():
+                for name in order:
+                    await measure_session(pools[name, 1], inputs, key, code, sides[name])
+        for key, code in jobs.items():
+            for (name, n), rate in (await measure_rate(pools, code, inputs, rounds)).items():
+                sides[name].calls_per_s.setdefault(key, {})[n] = rate
+    return sides
+
+
+async def measure_session(
+    pool: SandboxPool, images: list[InputImage], name: str, code: str, side: Side
+) -> None:
+    """Time the opening of a session and its blocks."""
+    times = side.block_ms.setdefault(name, [])
+    await asyncio.sleep(PAUSE_S)
+    start = time.perf_counter()
+    async with await pool.open(images) as session:
+        side.open_ms.append(1000 * (time.perf_counter() - start))
+        for _ in range(BLOCKS):
+            await asyncio.sleep(PAUSE_S)
+            start = time.perf_counter()
+            assert (await session.run(code)).ok
+            times.append(1000 * (time.perf_counter() - start))
+
+
+def show_sides(sides: dict[str, Side]) -> None:
+    base = sides["with"].figures()
+    names = [name for name in sides if name != "with"]
+    print(f"{'':34}{'with':>10}" + "".join(f"{name:>20}" for name in names))
+    for key, value in base.items():
+        unit = f"{1 / value:.1f}/s" if key.endswith(" w") else f"{value:.2f} ms"
+        ratios = [sides[name].figures()[key] / value for name in names]
+        print(f"{key:34}{unit:>10}" + "".join(f"{ratio:>20.3f}" for ratio in ratios))
+
+
 def show(report: Report) -> None:
     counts = list(next(iter(report.calls_per_s.values())))
     columns = [f"{n} worker{'s' * (n > 1)}" for n in counts]
@@ -365,7 +457,19 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
     parser.add_argument("--count", type=int, default=120, help="calls per snippet")
     parser.add_argument("--rounds", type=int, default=10, help="rounds of each rate test")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        metavar="NAME",
+        choices=[*(item.value for item in Acceleration), "all"],
+        help="measure what accelerations give, or `all` of them",
+    )
+    parser.add_argument("--only", default="", help="with --without: snippets with this in the name")
     arguments = parser.parse_args()
+    if arguments.without:
+        sides = measure_sides(arguments.without, arguments.count, arguments.rounds, arguments.only)
+        show_sides(asyncio.run(sides))
+        return 0
     cores = len(os.sched_getaffinity(0))
     report = asyncio.run(measure(arguments.count, arguments.rounds, sorted({1, 2, cores})))
     show(report)

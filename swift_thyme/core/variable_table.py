@@ -222,6 +222,30 @@ _SANDBOX = group(
         "isolation layers to leave out, for tests and for finding a cause",
         choices=("namespaces", "uid", "seccomp", "landlock"),
     ),
+    Variable(
+        "THYME_SANDBOX_FAST",
+        Kind.NAMES,
+        ("on",),
+        "accelerations: all, none, or those to leave out; results are the same",
+        choices=(
+            "on",
+            "off",
+            "-memory_image",
+            "-affinity",
+            "-direct",
+            "-held_blocks",
+            "-late_commit",
+            "-rehearsal",
+            "-hurry",
+            "-encoder_rehearsal",
+            "-encoder_memory",
+            "-early_faults",
+            "-large_first",
+            "-huge_pages",
+            "-imread",
+            "-spares",
+        ),
+    ),
 )
 
 _COMMANDS = group(

@@ -172,7 +172,7 @@ async def _open_session(pool: SandboxPool, task: Task) -> SandboxSession:
 
 def _close_orphan(opening: asyncio.Future[SandboxSession]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result()._finish()
+        opening.result().close_later()
 
 
 async def run_trajectory(

@@ -1,34 +1,36 @@
 """Message sockets between a worker and the processes of a session, for asyncio.
 
-Messages are JSON, one per datagram, capped in length. The kernel attaches the sender's process id
-to each, which the sender cannot choose.
+One message per datagram, capped in length. The kernel attaches the sender's process id to each,
+which the sender cannot choose.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["Channel", "Closed", "Message"]
+from swift_thyme.sandbox.messages import Message, encode_datagram
+
+__all__ = ["Channel", "Closed", "Datagram"]
 
 _CREDENTIALS = struct.Struct("iII")
-_MAX_MESSAGE = 128 * 1024
-_INBOX = bytearray(_MAX_MESSAGE)
+_MAX_DATAGRAM = 128 * 1024
+_INBOX = bytearray(_MAX_DATAGRAM)
 
 
 class Closed(Exception):
     """The other side is gone."""
 
 
-class Message(NamedTuple):
-    """A message and who sent it."""
+class Datagram(NamedTuple):
+    """What came, and who sent it."""
 
-    body: Any
-    """The decoded JSON, or None where it is no JSON or too long."""
+    data: bytes
+    """Empty where it was too long."""
     pid: int
     """Process id of the sender as this process sees it, 0 where unknown."""
 
@@ -51,24 +53,23 @@ class Channel:
             asyncio.get_running_loop().remove_reader(self._own.fileno())
             self._own.close()
 
-    def send(self, body: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message.
 
         Raises:
             Closed: The other side is gone or does not read.
         """
-        data = json.dumps(body).encode()
+        self.send_encoded(encode_datagram(message), descriptors)
+
+    def send_encoded(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Do what `send` does with a message that is encoded already."""
         try:
             socket.send_fds(self._own, [data], list(descriptors))
         except OSError as error:
             raise Closed(str(error)) from error
 
-    def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self._own.send(data)
-
-    def receive_now(self) -> Message | None:
-        """Return a message that is already there, or None.
+    def receive_now(self) -> Datagram | None:
+        """Return what is already there, or None.
 
         Raises:
             Closed: The other side is gone.
@@ -91,23 +92,18 @@ class Channel:
                 _close_received(payload)
         if not size and pid == 0:
             raise Closed("end of stream")
-        if flags & socket.MSG_TRUNC:
-            return Message(None, pid)
-        try:
-            return Message(json.loads(_INBOX[:size]), pid)
-        except (ValueError, RecursionError):
-            return Message(None, pid)
+        return Datagram(b"" if flags & socket.MSG_TRUNC else bytes(_INBOX[:size]), pid)
 
-    async def receive(self, timeout_s: float) -> Message:
-        """Wait for one message.
+    async def receive(self, timeout_s: float) -> Datagram:
+        """Wait for one datagram.
 
         Raises:
             Closed: The other side is gone.
             asyncio.TimeoutError: Nothing came in time.
         """
-        message = self.receive_now()
-        if message is not None:
-            return message
+        found = self.receive_now()
+        if found is not None:
+            return found
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
 
@@ -125,15 +121,13 @@ class Channel:
             finally:
                 if self._own.fileno() >= 0:
                     loop.remove_reader(self._own.fileno())
-            message = self.receive_now()
-            if message is not None:
-                return message
+            found = self.receive_now()
+            if found is not None:
+                return found
 
 
 def _close_received(payload: bytes) -> None:
     """Descriptors that a program sends along are unwanted; keep none open."""
-    import os
-
     count = len(payload) // 4
     for descriptor in struct.unpack(f"{count}i", payload[: count * 4]):
         os.close(descriptor)

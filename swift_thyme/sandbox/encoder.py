@@ -22,11 +22,26 @@ from typing import Any, NamedTuple, NoReturn
 
 from swift_thyme.core.images import ImageError, ImageFault
 from swift_thyme.sandbox import linux
+from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_encoder
 from swift_thyme.sandbox.files import FileView
-from swift_thyme.sandbox.frames import FrameReader, pack
-from swift_thyme.sandbox.output import Hints, find_paths
-from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
+from swift_thyme.sandbox.frames import FrameReader
+from swift_thyme.sandbox.messages import (
+    MAX_NOTE_CHARS,
+    FindImages,
+    Finished,
+    FoundImage,
+    ImagesFound,
+    KeepFiles,
+    Message,
+    RebaseFiles,
+    SavedFile,
+    decode_frame,
+    encode_frame,
+)
+from swift_thyme.sandbox.output import Hints, changed_limit, find_paths, shown_name
+from swift_thyme.sandbox.session_config import SessionConfig
+from swift_thyme.sandbox.wire import clean_text
 
 __all__ = [
     "MIN_SIDE",
@@ -166,30 +181,28 @@ class _Encoder:
         self._config = config
         self._view = FileView(config.folders.writable)
 
-    def answer(self, request: dict[str, Any]) -> bytes | None:
-        """Return the bytes to send back, None where nothing is to be sent."""
-        operation = request["op"]
-        if operation == "keep":
-            self._view.keep()
-            return None
-        if operation == "rebase":
+    def answer(self, request: FindImages | KeepFiles | RebaseFiles) -> Message | None:
+        """Return the answer to a message, None where it has none."""
+        if isinstance(request, FindImages):
+            return self._find(request)
+        if isinstance(request, RebaseFiles):
             self._view.rebase()
-            return pack({})
-        return self._collect(request)
+            return Finished()
+        self._view.keep()
+        return None
 
-    def _collect(self, request: dict[str, Any]) -> bytes:
+    def _find(self, request: FindImages) -> ImagesFound:
         settings = self._config.settings
-        changed = self._view.changed()[: 4 * settings.images + 64]
-        inputs = [ImageInfo(*item) for item in request["inputs"]]
-        hints = Hints([(place, path) for place, path in request["events"]], request["aliases"])
-        found = find_paths(request["text"], hints, changed, inputs, self._config)
-        images: list[dict[str, Any]] = []
-        blobs: list[bytes] = []
-        for path in found.paths:
-            item: dict[str, Any] = {}
-            images.append(item)
-            if len(blobs) >= settings.images:
-                item["refused"] = f"a block can return {settings.images} images"
+        changed = self._view.changed()[: changed_limit(settings)]
+        hints = Hints(request.saved, request.aliases)
+        found = find_paths(request.text, hints, changed, request.inputs, self._config)
+        images: list[FoundImage] = []
+        returned = 0
+        for path, (start, end, shown) in zip(found.paths, found.places, strict=True):
+            place = (start, end, shown_name(shown))
+            if returned >= settings.images:
+                refused = f"a block can return {settings.images} images"
+                images.append(FoundImage(*place, refused))
                 continue
             try:
                 raw = _read_file(path, settings.image_mb * _MIB)
@@ -199,13 +212,12 @@ class _Encoder:
             except NotAnImage:
                 continue
             except Refused as error:
-                item["refused"] = str(error)
+                images.append(FoundImage(*place, clean_text(str(error), MAX_NOTE_CHARS)))
                 continue
-            item["blob"] = len(blobs)
-            item["width"], item["height"] = encoded.width, encoded.height
-            item["repairs"] = list(encoded.repairs)
-            blobs.append(encoded.data)
-        return pack({"places": found.places, "repairs": found.repairs, "images": images}, blobs)
+            returned += 1
+            size = (encoded.width, encoded.height)
+            images.append(FoundImage(*place, None, encoded.data, *size, encoded.repairs))
+        return ImagesFound(tuple(images), tuple(dict.fromkeys(found.repairs)))
 
 
 def _keep_memory() -> None:
@@ -219,9 +231,9 @@ def _keep_memory() -> None:
 def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
     """Do once what the images of a block need, so that code and memory are at hand for them."""
     path = f"{config.folders.output}/rehearsal.jpg"
-    request = {"text": f"{path}\n", "events": [(0, path)], "aliases": {}, "inputs": []}
-    for frame in FrameReader().feed(pack({"op": "collect", **request})):
-        encoder.answer(frame.header)
+    request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, ())
+    for frame in FrameReader().feed(encode_frame(request)):
+        encoder.answer(decode_frame(frame, FindImages))
     encode_image(_rehearsal_image(), 1e6, 1e6)
 
 
@@ -254,17 +266,20 @@ def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
         confine_encoder(config, library_bytes)
-        _keep_memory()
+        if config.settings.uses(Acceleration.ENCODER_MEMORY):
+            _keep_memory()
         encoder = _Encoder(config)
-        _rehearse(encoder, config)
+        if config.settings.uses(Acceleration.ENCODER_REHEARSAL):
+            _rehearse(encoder, config)
         reader = FrameReader()
         while True:
             data = connection.recv(1 << 16)
             if not data:
                 break
             for frame in reader.feed(data):
-                answer = encoder.answer(frame.header)
+                request: Any = decode_frame(frame, FindImages, KeepFiles, RebaseFiles)
+                answer = encoder.answer(request)
                 if answer is not None:
-                    connection.sendall(answer)
+                    connection.sendall(encode_frame(answer))
     finally:
         os._exit(0)

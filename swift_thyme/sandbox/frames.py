@@ -1,27 +1,24 @@
 """Frames between the pool and its workers: a JSON header and raw bytes, both length-capped.
 
-Nothing is ever unpickled. A frame is
+Nothing is ever unpickled. `messages` says what frames hold. A frame is
 `json length (4 bytes) | blob length (8 bytes) | JSON | blobs`;
 the header's `"blobs"` gives the length of each blob.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Frame", "FrameReader", "Inbox", "WireError", "pack"]
+from swift_thyme.sandbox.wire import WireError, read_json, write_json
+
+__all__ = ["Frame", "FrameReader", "Inbox", "pack"]
 
 _PREFIX = struct.Struct(">IQ")
 MAX_JSON_BYTES = 32 * 1024 * 1024
 MAX_BLOB_BYTES = 1024 * 1024 * 1024
-
-
-class WireError(ValueError):
-    """The other side sent something that is no frame."""
 
 
 class Frame(NamedTuple):
@@ -33,7 +30,7 @@ class Frame(NamedTuple):
 
 def pack(header: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
     """Return the bytes of one frame."""
-    text = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
+    text = write_json({**header, "blobs": [len(blob) for blob in blobs]})
     return b"".join([_PREFIX.pack(len(text), sum(map(len, blobs))), text, *blobs])
 
 
@@ -100,13 +97,12 @@ class FrameReader:
 
 
 def _decode(text: memoryview, raw: memoryview) -> Frame:
-    try:
-        header = json.loads(bytes(text))
-        lengths = header.pop("blobs")
-        if not all(isinstance(n, int) and n >= 0 for n in lengths) or sum(lengths) != len(raw):
-            raise WireError("the blob lengths of a frame do not add up")
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise WireError(f"malformed frame header: {error}") from error
+    header = read_json(text)
+    lengths = header.pop("blobs", None)
+    if type(lengths) is not list or not all(type(n) is int and n >= 0 for n in lengths):
+        raise WireError("a frame says nothing of its blobs")
+    if sum(lengths) != len(raw):
+        raise WireError("the blob lengths of a frame do not add up")
     blobs, start = [], 0
     for length in lengths:
         blobs.append(bytes(raw[start : start + length]))

@@ -13,20 +13,36 @@ import json
 import os
 import signal
 import socket
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from swift_thyme.sandbox import linux, rootfs
 from swift_thyme.sandbox.confine import close_descriptors
 from swift_thyme.sandbox.encoder import encoder_main
 from swift_thyme.sandbox.files import FileKeeper
+from swift_thyme.sandbox.messages import (
+    MAX_IMAGES,
+    MAX_REASON_CHARS,
+    Attach,
+    Broken,
+    ChangedFiles,
+    Finished,
+    KeeperAction,
+    KeeperOrder,
+    ListChanged,
+    Message,
+    decode_datagram,
+    encode_datagram,
+)
 from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.runner import runner_main
-from swift_thyme.sandbox.session_config import SessionConfig
+from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, SessionConfig
+from swift_thyme.sandbox.wire import clean_text
 
 __all__ = ["KeeperPipes", "keeper_main"]
 
 _MAX_MESSAGE = 256 * 1024
-_MAX_IMAGES = 64
+_MAX_LISTED_BYTES = 96 * 1024
 INNER_ID = 1000
 """User and group id inside a user namespace."""
 
@@ -61,16 +77,18 @@ def keeper_main(pipes: KeeperPipes, config: SessionConfig, library_bytes: int) -
         _Keeper(pipes, config, library_bytes).serve()
         status = 0
     except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
-        _tell(pipes.control, {"failure": f"{type(error).__name__}: {error}"})
+        _tell(pipes.control, _broken(f"{type(error).__name__}: {error}"))
     finally:
         os._exit(status)
 
 
-def _tell(control: socket.socket, message: dict[str, Any]) -> None:
-    try:
-        control.send(json.dumps(message).encode())
-    except OSError:
-        pass  # the worker is gone, and this process with it
+def _tell(control: socket.socket, message: Message) -> None:
+    with contextlib.suppress(OSError):  # the worker is gone, and this process with it
+        control.send(encode_datagram(message))
+
+
+def _broken(reason: str) -> Broken:
+    return Broken(clean_text(reason, MAX_REASON_CHARS))
 
 
 class _Keeper:
@@ -91,32 +109,34 @@ class _Keeper:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no wait
         os.setsid()
-        if pipes.control.recv(16) != b"go":
+        data = pipes.control.recv(_MAX_MESSAGE)
+        if not data:
             return
+        decode_datagram(data, KeeperOrder)  # the first one can only be to start
         namespaces = self._config.confinement.namespaces
         opened = rootfs.open_sources(self._config.sources) if namespaces else []
         self._take_on_user()
         self._die_with_parent()
-        proc_missing = None
         if namespaces:
             settings = self._config.settings
-            proc_missing = rootfs.build(opened, settings.disk_mb << 20, settings.inodes)
+            rootfs.build(opened, settings.disk_mb << 20, settings.inodes)
         os.chdir(self._config.folders.output)
         self._spawn_runner()
         self._spawn_encoder()
-        _tell(pipes.control, {"ok": True, "proc_missing": proc_missing})
+        _tell(pipes.control, Finished())
         while True:
-            data, descriptors, _, _ = socket.recv_fds(pipes.control, _MAX_MESSAGE, _MAX_IMAGES)
+            data, descriptors, _, _ = socket.recv_fds(pipes.control, _MAX_MESSAGE, MAX_IMAGES)
             if not data:
                 break
             try:
-                answer = self._handle(json.loads(data), descriptors)
+                message: Message = decode_datagram(data, KeeperOrder, Attach, ListChanged)
+                answer = self._handle(message, descriptors)
             except OSError as error:
-                answer = {"failure": str(error)}
+                answer = _broken(str(error))
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
-            _tell(pipes.control, {"ok": "failure" not in answer, **answer})
+            _tell(pipes.control, answer)
         self._end()
 
     def _take_on_user(self) -> None:
@@ -162,32 +182,32 @@ class _Keeper:
             encoder_main(self._pipes.encoder, self._config, self._library_bytes)
         return pid
 
-    def _handle(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        operation = message["op"]
-        if operation == "attach":
-            self._attach(message["paths"], descriptors)
-            return {}
-        if operation == "runner":
+    def _handle(self, message: Message, descriptors: list[int]) -> Message:
+        if isinstance(message, Attach):
+            self._attach(message.paths, descriptors)
+        elif isinstance(message, ListChanged):
+            return ChangedFiles(_that_fit(self._attached().changed()[: message.limit]))
+        elif isinstance(message, KeeperOrder):
+            self._do(message.action)
+        return Finished()
+
+    def _do(self, action: KeeperAction) -> None:
+        if action is KeeperAction.START_RUNNER:
             self._spawn_runner()
-            return {}
-        if operation == "freeze":
-            os.kill(-1, signal.SIGSTOP)  # everything in this pid namespace but this process
-            return {}
-        if operation == "encoder":
+        elif action is KeeperAction.START_ENCODER:
             self._spawn_encoder()
-            return {}
+        elif action is KeeperAction.FREEZE:
+            os.kill(-1, signal.SIGSTOP)  # everything in this pid namespace but this process
+        elif action is KeeperAction.COMMIT_FILES:
+            self._attached().commit()
+        elif action is KeeperAction.RESTORE_FILES:
+            self._forget_requests()
+            self._attached().restore()
+
+    def _attached(self) -> FileKeeper:
         if self._files is None:
             raise OSError("no images were attached yet")
-        if operation == "changed":
-            return {"paths": self._files.changed()[: message["limit"]]}
-        if operation == "commit":
-            self._files.commit()
-            return {}
-        if operation == "restore":
-            self._forget_requests()
-            self._files.restore()
-            return {}
-        raise OSError(f"unknown operation {operation!r}")
+        return self._files
 
     def _forget_requests(self) -> None:
         """Read away what was meant for a runner that is dead; the next one must not get it."""
@@ -195,7 +215,7 @@ class _Keeper:
             while self._pipes.runner.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
                 continue
 
-    def _attach(self, paths: list[str], descriptors: list[int]) -> None:
+    def _attach(self, paths: Sequence[str], descriptors: list[int]) -> None:
         if self._config.confinement.namespaces:
             for index, (path, descriptor) in enumerate(zip(paths, descriptors, strict=True)):
                 rootfs.attach_image(descriptor, path, index)
@@ -219,6 +239,19 @@ class _Keeper:
         if self._config.confinement.namespaces:
             linux.drop_capabilities()
             linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _that_fit(paths: list[str]) -> tuple[str, ...]:
+    """Return the first paths of a list, as many as one message can hold, in Unicode only."""
+    found: list[str] = []
+    size = 0
+    for path in paths:
+        size += len(json.dumps(path)) + 2
+        if size > _MAX_LISTED_BYTES:
+            break
+        if clean_text(path, MAX_PATH_CHARS) == path:
+            found.append(path)
+    return tuple(found)
 
 
 def _name_address() -> int:

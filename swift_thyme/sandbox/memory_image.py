@@ -84,7 +84,7 @@ class _Region(NamedTuple):
     protection: int
 
 
-def freeze_memory() -> int:
+def freeze_memory(huge_pages: bool = True, libraries: bool = True) -> int:
     """Replace this process's private memory by a private mapping of a sealed file.
 
     Everything keeps its address and its contents. Only for a process with one thread.
@@ -112,8 +112,9 @@ def freeze_memory() -> int:
     file = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(file, mmap.PAGESIZE)
-        size = _freeze(run, table, file, _private_regions(with_code=_may_run(file)))
-        _compact(file)
+        size = _freeze(run, table, file, _private_regions(_may_run(file), libraries))
+        if huge_pages:
+            _compact(file)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     finally:
         os.close(file)
@@ -153,11 +154,12 @@ def _freeze(
     return sum(region.size for region in regions[: len(regions) - left // 2])
 
 
-def _private_regions(with_code: bool) -> list[_Region]:
-    """List this process's private memory that differs from what is on disk, and small libraries.
+def _private_regions(with_code: bool, libraries: bool) -> list[_Region]:
+    """List this process's private memory that differs from the disk, and small libraries.
 
     Args:
         with_code: Whether to list what may be run.
+        libraries: Whether to list small libraries whole.
     """
     regions: list[_Region] = []
     region: _Region | None = None
@@ -179,7 +181,9 @@ def _private_regions(with_code: bool) -> list[_Region]:
             elif line.startswith("Anonymous:"):
                 changed = line.split()[1] != "0"
             elif line.startswith("VmFlags:") and region is not None:
-                library = ".so" in name and region.protection in (mmap.PROT_READ, _CODE)
+                library = (
+                    libraries and ".so" in name and region.protection in (mmap.PROT_READ, _CODE)
+                )
                 if not changed and not (library and region.size <= _SMALL_BYTES):
                     continue
                 if library and with_code:

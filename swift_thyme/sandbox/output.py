@@ -6,26 +6,33 @@ import os
 import re
 import sys
 from collections import deque
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from swift_thyme.core.execution import ExecutionStatus
+from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
+from swift_thyme.sandbox.messages import (
+    MAX_NAME_CHARS,
+    BlockReport,
+    ImagesFound,
+    SavedFile,
+)
 from swift_thyme.sandbox.repair import REPAIR_NAMES
 from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
+from swift_thyme.sandbox.wire import clean_text
 
 __all__ = [
-    "MAX_EVENTS",
     "CappedOutput",
-    "FoundImages",
+    "FoundPaths",
     "Hints",
     "assemble",
+    "changed_limit",
     "find_paths",
     "hints_from",
+    "shown_name",
     "tidy_error",
 ]
-
-MAX_EVENTS = 200
-"""Saved files, and renamed ones, that a report can name."""
 
 _SUFFIX = r"\.(?:png|jpe?g|bmp|webp|gif|tiff?|ppm)"
 _WORD = re.compile(r"[^\s'\"`<>|()\[\]{},;=]+")
@@ -86,7 +93,7 @@ class CappedOutput:
         return len(self.text())
 
 
-class FoundImages(NamedTuple):
+class FoundPaths(NamedTuple):
     """Files that may be images, and where in the text each belongs."""
 
     paths: list[str]
@@ -111,32 +118,30 @@ def tidy_error(text: str, config: SessionConfig) -> str:
 class Hints(NamedTuple):
     """What a block's process said about its images; untrusted, so these are hints only."""
 
-    events: list[tuple[int, str]]
-    """(place in the text, path) of each image that was saved or shown."""
+    saved: tuple[SavedFile, ...]
+    """Each image that was saved or shown, with its place in the text."""
     aliases: dict[str, str]
     """Path that the code names -> path at which the file was saved."""
 
 
-def hints_from(report: dict[str, Any], output: CappedOutput) -> Hints:
-    """Read the hints of a report, with byte offsets of the output made places in the text."""
-    events = []
-    said = report.get("events")
-    for event in said[:MAX_EVENTS] if isinstance(said, list) else ():
-        if not (isinstance(event, list) and len(event) == 2):
-            continue
-        offset, path = event
-        if isinstance(offset, int) and isinstance(path, str):
-            events.append((output.text_offset(max(0, offset)), path))
-    return Hints(events, _strings(report.get("aliases")))
+def hints_from(report: BlockReport, output: CappedOutput) -> Hints:
+    """Return the hints of a report, with byte offsets of the output made places in the text."""
+    saved = [SavedFile(output.text_offset(item.place), item.path) for item in report.saved]
+    return Hints(tuple(saved), report.aliases)
+
+
+def changed_limit(settings: SandboxSettings) -> int:
+    """Return how many of the files are looked at that a block made or changed."""
+    return 4 * settings.images + 64
 
 
 def find_paths(
     text: str,
     hints: Hints,
     changed: list[str],
-    images: list[ImageInfo],
+    images: Sequence[ImageInfo],
     config: SessionConfig,
-) -> FoundImages:
+) -> FoundPaths:
     """Find the images that a block printed, saved or showed.
 
     Args:
@@ -179,17 +184,18 @@ def find_paths(
                     seen.add(path)
                     places.append((end, end, path))
         start = end
-    for place, path in hints.events:
+    for item in hints.saved:
+        path = item.path
         if path in shown and path not in seen:
             seen.add(path)
-            place = min(place, len(text))
+            place = min(item.place, len(text))
             places.append((place, place, path))
     for path in shown:
         if path not in seen and _IMAGE_NAME.match(path):
             seen.add(path)
             places.append((len(text), len(text), path))
     places.sort(key=lambda place: place[0])
-    return FoundImages([_hidden(path, images, config) for _, _, path in places], places, repairs)
+    return FoundPaths([_hidden(path, images, config) for _, _, path in places], places, repairs)
 
 
 def _paths_in(line: str) -> list[str]:
@@ -200,12 +206,6 @@ def _paths_in(line: str) -> list[str]:
         if ends:
             found.append(match.group(0)[: ends[-1]])
     return found
-
-
-def _strings(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    return {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, str)}
 
 
 def _allowed(path: str, inputs: set[str]) -> bool:
@@ -220,7 +220,7 @@ def _shown(path: str, config: SessionConfig) -> str:
     return path
 
 
-def _hidden(path: str, images: list[ImageInfo], config: SessionConfig) -> str:
+def _hidden(path: str, images: Sequence[ImageInfo], config: SessionConfig) -> str:
     """Return the path as the session's own processes have to open it."""
     for image in images:
         if image.path == path:
@@ -231,52 +231,59 @@ def _hidden(path: str, images: list[ImageInfo], config: SessionConfig) -> str:
     return path
 
 
+def shown_name(path: str) -> str:
+    """Return the name of a file as it is told: without its folder, and always printable."""
+    return clean_text(os.path.basename(path), MAX_NAME_CHARS)
+
+
 def assemble(
     text: str,
-    found: FoundImages,
-    images: list[dict[str, Any]],
-    report: dict[str, Any],
+    found: ImagesFound,
+    repairs: Sequence[str],
     status: ExecutionStatus,
     error: str | None,
-) -> dict[str, Any]:
-    """Return the header of a reply: status, error, repairs, images, and parts in order.
+) -> ExecutionResult:
+    """Return a block's result, without its duration.
 
-    A part is a string or the number of an image.
+    Args:
+        text: What it printed.
+        found: What the encoder found.
+        repairs: The repairs that the block's process reports; names that are none are left out.
+        status: How the block ended.
+        error: The error of its process.
     """
-    said = report.get("repairs")
-    repairs = [r for r in said if isinstance(r, str)] if isinstance(said, list) else []
-    repairs += found.repairs
-    parts: list[str | int] = []
-    returned: list[dict[str, Any]] = []
-    refused: list[str] = []
+    names = [*repairs, *found.repairs]
+    parts: list[str | ReturnedImage] = []
+    images: list[ReturnedImage] = []
+    notes: list[str] = []
     position = 0
-    for (start, end, path), image in zip(found.places, images, strict=False):
-        name = os.path.basename(path)
-        start = max(start, position)
-        if "blob" in image and start > position:
-            parts.append(text[position:start])
-            position = start
-        if "blob" in image:
-            parts.append(len(returned))
-            returned.append({**image, "name": name, "path": ""})
-            repairs += image.get("repairs", [])
-            position = max(position, end)
-        elif "refused" in image:
-            note = f"image {name} is not returned: {image['refused']}"
-            refused.append(note)
-            parts.append(text[position : max(end, position)])
+    for image in found.images:
+        start = max(image.start, position)
+        if image.data is not None:
+            if start > position:
+                parts.append(text[position:start])
+                position = start
+            images.append(ReturnedImage(image.data, image.width, image.height, image.name))
+            parts.append(images[-1])
+            names += image.repairs
+            position = max(position, image.end)
+        elif image.refused is not None:
+            note = f"image {image.name} is not returned: {image.refused}"
+            notes.append(note)
+            parts.append(text[position : max(image.end, position)])
             parts.append(f"[{note}]\n")
-            position = max(position, end)
+            position = max(position, image.end)
     if position < len(text):
         parts.append(text[position:])
-    if refused and not returned and status is ExecutionStatus.OK:
-        status, error = ExecutionStatus.ERROR, "; ".join(refused[:3])
-        parts = [part for part in parts if part not in {f"[{note}]\n" for note in refused}]
-    known = [name for name in dict.fromkeys(repairs) if name in REPAIR_NAMES]
-    return {
-        "status": status.value,
-        "error": error,
-        "repairs": known,
-        "images": returned,
-        "parts": [part for part in parts if part != ""],
-    }
+    if notes and not images and status is ExecutionStatus.OK:
+        status, error = ExecutionStatus.ERROR, "; ".join(notes[:3])
+        told = {f"[{note}]\n" for note in notes}
+        parts = [part for part in parts if part not in told]
+    return ExecutionResult(
+        status,
+        text,
+        error,
+        tuple(images),
+        tuple(name for name in dict.fromkeys(names) if name in REPAIR_NAMES),
+        parts=tuple(part for part in parts if part != ""),
+    )

@@ -57,12 +57,14 @@ def hide_package_folder() -> None:
     sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") not in hidden]
 
 
-def worker_environment() -> dict[str, str]:
+def worker_environment(huge_pages: bool = True) -> dict[str, str]:
     """Return the environment in which a worker process starts."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if site.ENABLE_USER_SITE:
         environment["PYTHONUSERBASE"] = site.getuserbase()
     environment.update(session_environment())
+    if not huge_pages:
+        del environment["GLIBC_TUNABLES"]
     # What Python finds by itself must not stand here: it would come before the standard library.
     found = {os.path.realpath(folder) for folder in _own_folders()}
     wanted = dict.fromkeys([package_root(), *library_folders()])

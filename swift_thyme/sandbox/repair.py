@@ -3,16 +3,14 @@
 The intent is that of the published sandbox (Thyme facts: indentation, image paths, crop boxes,
 `cv2` aliases), the means are different: text is touched only where it does not parse, everything
 else happens on the syntax tree, and a crop is changed only where its bounds and the size of the
-image are both known and the crop as written would be empty, fail, or reach out of the image.
-Indentation is never derived from colons and print formats are never rewritten. Repairs that
-depend on what a call does at run time are in `shims`; what cannot be returned is repaired by the
-encoder. `REPAIR_NAMES` lists them all.
+image are both known and the crop as written would be empty, fail, or reach out of the image
+(`text_repair`, `crop_repair`). Repairs that depend on what a call does at run time are in `shims`;
+the encoder repairs images that cannot be returned as they are. `REPAIR_NAMES` lists them all.
 """
 
 from __future__ import annotations
 
 import ast
-import bisect
 import builtins
 import json
 import math
@@ -21,13 +19,13 @@ import random
 import re
 import string
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from swift_thyme.sandbox.crop_boxes import fix_box
-from swift_thyme.sandbox.literal_values import KnownValues, Picture
+from swift_thyme.sandbox.crop_repair import CropRepair
+from swift_thyme.sandbox.literal_values import KnownValues
 from swift_thyme.sandbox.session_config import ImageInfo
+from swift_thyme.sandbox.text_repair import repair_text
 
 __all__ = ["REPAIR_NAMES", "RepairedCode", "preset_names", "repair_code"]
 
@@ -68,22 +66,6 @@ _IMAGE_FILE = re.compile(r".+\.(?:png|jpe?g|bmp|webp|gif|tiff?)\Z", re.IGNORECAS
 _INPUT_NAMES = frozenset({"image_path", "img_path", "input_path", "input_image_path", "image_file"})
 _CV2_ALIASES = frozenset({"cv", "cv3", "cv4", "CV", "CV2", "Cv2"})
 _WRITABLE = ("/mnt/data/temp_processed_images/", "/tmp/", "/dev/shm/")
-
-_CODE_TAG = re.compile(r"\A\s*<code>|</code>\s*\Z", re.IGNORECASE)
-_FENCE_LINE = re.compile(r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\r?\n?|\s*```\s*\Z", re.IGNORECASE)
-_CHARACTERS = {
-    **dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " "),
-    **dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), None),
-    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u2032"), "'"),
-    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u2033"), '"'),
-    **dict.fromkeys(map(ord, "\u2012\u2013\u2212"), "-"),
-    **{
-        ord(wide): narrow
-        for wide, narrow in zip(
-            "\uff08\uff09\uff0c\uff1a\uff1b\uff1d\u00d7", "(),:;=*", strict=True
-        )
-    },
-}
 
 _IMPORTS = {
     "plt": "import matplotlib.pyplot as plt",
@@ -166,12 +148,12 @@ def repair_code(code: str, images: Sequence[ImageInfo], names: dict[str, Any]) -
         SyntaxError: It does not parse, whatever is tried.
         ValueError: It holds a null byte.
     """
-    source, tree, repairs = _repair_text(code)
+    source, tree, repairs = repair_text(code)
     nodes = _Nodes(tree)
     _repair_image_paths(nodes, images, repairs)
     _repair_names(tree, nodes, names, repairs)
     if nodes.crops:
-        _CropRepair(KnownValues(images, names), repairs, nodes.crops).repair(tree)
+        CropRepair(KnownValues(images, names), repairs, nodes.crops).repair(tree)
     if repairs:
         ast.fix_missing_locations(tree)
     return RepairedCode(
@@ -191,7 +173,7 @@ class _Nodes:
         self.assignments: list[ast.Assign] = []
         self.imports: list[ast.Import | ast.ImportFrom] = []
         self.crops: list[int] = []
-        """Lines of what `_CropRepair` could change."""
+        """Lines of what `CropRepair` could change."""
         pending: list[ast.AST] = [tree]
         while pending:
             node = pending.pop()
@@ -249,73 +231,6 @@ def _children(node: ast.AST) -> list[ast.AST]:
         elif isinstance(value, ast.AST) and value._fields:
             found.append(value)  # contexts and operators have no fields
     return found
-
-
-# -- text ------------------------------------------------------------------------------------------
-
-
-def _parse(code: str) -> ast.Module | None:
-    try:
-        return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _strip_code_tags(code: str) -> str:
-    return _CODE_TAG.sub("", code)
-
-
-def _strip_fence(code: str) -> str:
-    return _FENCE_LINE.sub("", code.strip("\r\n"))
-
-
-def _normalise_characters(code: str) -> str:
-    return code.translate(_CHARACTERS)
-
-
-def _indent_first_line(code: str) -> str:
-    """Give the first line the indentation of the lines after it, which must agree themselves."""
-    first, _, rest = code.strip("\r\n").partition("\n")
-    return f"{first.lstrip()}\n{textwrap.dedent(rest)}"
-
-
-_TEXT_REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("strip_code_tags", _strip_code_tags),
-    ("strip_fence", _strip_fence),
-    ("dedent", textwrap.dedent),
-    ("indent_first_line", _indent_first_line),
-    ("normalise_characters", _normalise_characters),
-)
-
-
-def _repair_text(code: str) -> tuple[str, ast.Module, list[str]]:
-    """Return a text that parses, its tree, and the names of what was done to it.
-
-    Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: Nothing makes it parse; the error is
-            that of the program as it was written.
-    """
-    tree = _parse(code)
-    if tree is not None:
-        return code, tree, []
-    for name, change in _TEXT_REPAIRS:
-        changed = change(code)
-        tree = _parse(changed) if changed != code else None
-        if tree is not None:
-            return changed, tree, [name]
-    text = code
-    applied: list[str] = []
-    for name, change in _TEXT_REPAIRS:
-        changed = change(text)
-        if changed != text:
-            text, applied = changed, [*applied, name]
-            tree = _parse(text)
-            if tree is not None:
-                return text, tree, applied
-    return code, ast.parse(code), []
-
-
-# -- paths and names -------------------------------------------------------------------------------
 
 
 def _repair_image_paths(nodes: _Nodes, images: Sequence[ImageInfo], repairs: list[str]) -> None:
@@ -376,116 +291,3 @@ def _has_docstring_or_future(tree: ast.Module) -> bool:
     if isinstance(first, ast.ImportFrom) and first.module == "__future__":
         return True
     return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-
-
-# -- crops -----------------------------------------------------------------------------------------
-
-
-class _CropRepair(ast.NodeTransformer):
-    """Follows the values of a program from top to bottom and mends crops that cannot work."""
-
-    def __init__(self, known: KnownValues, repairs: list[str], lines: list[int]) -> None:
-        self._known = known
-        self._repairs = repairs
-        self._lines = sorted(lines)
-        """Where something can be to repair; nothing else is visited."""
-
-    def repair(self, tree: ast.Module) -> None:
-        """Repair the statements of a module in place."""
-        self._statements(tree.body)
-
-    def _statements(self, body: list[ast.stmt]) -> None:
-        for statement in body:
-            if statement.lineno > self._lines[-1]:
-                return  # what follows is of no interest to a crop
-            if isinstance(statement, (ast.With, ast.Try)) or _is_main_guard(statement):
-                if isinstance(statement, ast.With):
-                    for item in statement.items:
-                        item.context_expr = self.visit(item.context_expr)
-                        self._known.bind(item.optional_vars, item.context_expr)
-                self._statements(statement.body)  # type: ignore[attr-defined]
-                if isinstance(statement, ast.Try):
-                    for handler in statement.handlers:
-                        self._known.forget(handler)
-                    self._known.forget(*statement.orelse, *statement.finalbody)
-            elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
-                if self._is_of_interest(statement):
-                    self.visit(statement)
-                self._known.run(statement)
-            elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-                self._known.imported(statement)
-            else:
-                # Loops, branches and functions may run never or often: nothing is known in them.
-                self._known.forget(statement)
-
-    def _is_of_interest(self, statement: ast.stmt) -> bool:
-        index = bisect.bisect_left(self._lines, statement.lineno)
-        end = statement.end_lineno or statement.lineno
-        return index < len(self._lines) and self._lines[index] <= end
-
-    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        """Leave function bodies alone: their names are not the module's."""
-        return node
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda  # type: ignore[assignment]
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        """Mend `image[y1:y2, x1:x2]`."""
-        self.generic_visit(node)
-        picture = self._known.value(node.value)
-        if not isinstance(picture, Picture) or not picture.is_array:
-            return node
-        if not isinstance(node.ctx, ast.Load) or not isinstance(node.slice, ast.Tuple):
-            return node
-        parts = node.slice.elts
-        if len(parts) < 2 or not all(
-            isinstance(p, ast.Slice) and p.step is None for p in parts[:2]
-        ):
-            return node
-        rows, columns = parts[:2]
-        assert isinstance(rows, ast.Slice) and isinstance(columns, ast.Slice)
-        bounds = [
-            self._bound(columns.lower, 0),
-            self._bound(rows.lower, 0),
-            self._bound(columns.upper, picture.width),
-            self._bound(rows.upper, picture.height),
-        ]
-        fixed = fix_box(bounds, picture.width, picture.height, clips_itself=True)
-        if fixed is None:
-            return node
-        self._repairs += fixed.repairs
-        x1, y1, x2, y2 = (ast.Constant(value) for value in fixed.box)
-        parts[0], parts[1] = ast.Slice(y1, y2), ast.Slice(x1, x2)
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Mend `image.crop((x1, y1, x2, y2))`."""
-        self.generic_visit(node)
-        if not isinstance(node.func, ast.Attribute) or node.func.attr != "crop":
-            return node
-        picture = self._known.value(node.func.value)
-        arguments = node.args or [k.value for k in node.keywords if k.arg == "box"]
-        if not isinstance(picture, Picture) or picture.is_array or len(arguments) != 1:
-            return node
-        box = self._known.value(arguments[0])
-        if not isinstance(box, (tuple, list)) or len(box) != 4:
-            return node
-        fixed = fix_box(list(box), picture.width, picture.height, clips_itself=False)
-        if fixed is None:
-            return node
-        self._repairs += fixed.repairs
-        new_box = ast.Tuple([ast.Constant(value) for value in fixed.box], ast.Load())
-        node.args, node.keywords = [ast.copy_location(new_box, arguments[0])], []
-        return node
-
-    def _bound(self, node: ast.expr | None, default: int) -> Any:
-        return default if node is None else self._known.value(node)
-
-
-def _is_main_guard(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.If)
-        and isinstance(statement.test, ast.Compare)
-        and isinstance(statement.test.left, ast.Name)
-        and statement.test.left.id == "__name__"
-    )

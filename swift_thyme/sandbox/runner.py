@@ -12,7 +12,6 @@ import _thread
 import contextlib
 import gc
 import io
-import json
 import linecache
 import os
 import random
@@ -24,13 +23,30 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
+from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
-from swift_thyme.sandbox.output import MAX_EVENTS
-from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
+from swift_thyme.sandbox.messages import (
+    MAX_REASON_CHARS,
+    MAX_REPAIRS,
+    MAX_SAVED,
+    BlockReport,
+    Broken,
+    Commit,
+    ErrorKind,
+    Message,
+    ReportedError,
+    RunnerReady,
+    RunProgram,
+    SavedFile,
+    decode_datagram,
+    encode_datagram,
+)
+from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo, SessionConfig
+from swift_thyme.sandbox.wire import clean_text
 
 __all__ = ["BLOCK_NAME", "MAX_REPORT_BYTES", "rehearse", "runner_main"]
 
@@ -72,11 +88,13 @@ def runner_main(
         _reset_interpreter()
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
-            linux.align_memory(_HUGE_PAGE)
+            if config.settings.uses(Acceleration.HUGE_PAGES):
+                linux.align_memory(_HUGE_PAGE)
         confine_runner(config, library_bytes)
         _Runner(connection, config).serve()
     except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
-        connection.send(json.dumps({"failure": f"{type(error).__name__}: {error}"}).encode())
+        reason = clean_text(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
+        connection.send(encode_datagram(Broken(reason)))
     finally:
         os._exit(71)
 
@@ -122,35 +140,33 @@ class _Runner:
         self._get_ready(hurry=False)
         while True:
             message = self._receive()
-            if message["op"] == "run":
-                report = self._run(message)
-                self._send(report)
-            elif message["op"] == "commit":
+            if isinstance(message, RunProgram):
+                self._send(_encoded(self._run(message)))
+            elif isinstance(message, Commit):
                 self._hand_over()
-                self._get_ready(message["hurry"])
+                self._get_ready(message.hurry)
 
     def _get_ready(self, hurry: bool) -> None:
         """Do what the next block needs done; only what it must have where it waits already."""
         self._confine_block()
-        if not hurry:
+        if not hurry and self._config.settings.uses(Acceleration.REHEARSAL):
             self.rehearse()
-        self._send({"ready": self._block})
+        self._send(encode_datagram(RunnerReady()))
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> Message:
         assert self._connection is not None
         size = self._connection.recv_into(self._inbox)
         if not size:
             os._exit(0)
         return self._decode(size)
 
-    def _decode(self, size: int) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._inbox[:size])
-        return message
+    def _decode(self, size: int) -> Message:
+        return decode_datagram(self._inbox[:size], RunProgram, Commit)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, data: bytes) -> None:
         assert self._connection is not None
         try:
-            self._connection.send(json.dumps(message).encode()[:MAX_REPORT_BYTES])
+            self._connection.send(data)
         except OSError:
             os._exit(72)  # the code closed our descriptor: it cannot report, so it is over
 
@@ -174,42 +190,41 @@ class _Runner:
         if confinement.seccomp and not confinement.namespaces:
             linux.install_seccomp(seccomp.build_self_signal_filter(os.getpid()))
 
-    def _run(self, message: dict[str, Any]) -> dict[str, Any]:
-        images = [ImageInfo(*item) for item in message["images"]]
+    def _run(self, message: RunProgram) -> BlockReport:
+        images = list(message.images)
         if self._config.base is not None:
             shims.install_path_map(self._config.folders, images)
         if self._block == 0:
             self._module.__dict__.update(repair.preset_names(images))
         self._block += 1
-        limit = int(message["timeout_s"] * 4) + 2
+        limit = int(message.timeout_s * 4) + 2
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (min(limit, hard), hard))
         name = BLOCK_NAME.format(self._block)
-        return self._execute(message["code"], images, name, self._module.__dict__)
+        return self._execute(message.code, images, name, self._module.__dict__)
 
     def _execute(
         self, code: str, images: list[ImageInfo], name: str, namespace: dict[str, Any]
-    ) -> dict[str, Any]:
+    ) -> BlockReport:
         """Run a program and return the report of it."""
         stdout = self._stdout
         self._raw.count = 0
         sys.stdout = stdout
         recorder = shims.start(images, self._config.folders, stdout, self._raw)
         process = os.getpid()
-        error: dict[str, str] | None = None
+        error: ReportedError | None = None
         try:
-            with _no_collection():
-                fixed = repair.repair_code(code, images, namespace)
-                recorder.repairs += fixed.repairs
-                code = fixed.source
-                _remember_source(name, code)
-                program = compile(fixed.tree, name, "exec", dont_inherit=True)
+            fixed = repair.repair_code(code, images, namespace)
+            recorder.repairs += fixed.repairs
+            code = fixed.source
+            _remember_source(name, code)
+            program = compile(fixed.tree, name, "exec", dont_inherit=True)
             exec(program, namespace)
             if fixed.assigns_processed_path:
                 recorder.print_processed_path(namespace.get("processed_path"))
         except SystemExit as leave:
             if leave.code not in (None, 0, False):
-                error = {"kind": "error", "text": _clip(f"SystemExit: {leave.code}")}
+                error = _error(f"SystemExit: {leave.code}")
         except BaseException as problem:  # noqa: BLE001 - whatever the code raised is its result
             error = _describe(problem, name, code)
         if os.getpid() != process:
@@ -219,14 +234,13 @@ class _Runner:
         try:
             stdout.flush()
         except (OSError, ValueError):
-            error = error or {"kind": "error", "text": "the output was closed"}
-        return {
-            "done": self._block,
-            "error": error,
-            "repairs": list(dict.fromkeys(recorder.repairs))[:100],
-            "events": recorder.events[:MAX_EVENTS],
-            "aliases": dict(list(recorder.aliases.items())[:MAX_EVENTS]),
-        }
+            error = error or _error("the output was closed")
+        return BlockReport(
+            error,
+            tuple(dict.fromkeys(recorder.repairs))[:MAX_REPAIRS],
+            tuple(SavedFile(n, path) for n, path in recorder.events[:MAX_SAVED] if _fits(path)),
+            {a: b for a, b in list(recorder.aliases.items())[:MAX_SAVED] if _fits(a) and _fits(b)},
+        )
 
     def rehearse(self) -> None:
         """Take the page faults of a fork now instead of in the next block.
@@ -237,30 +251,18 @@ class _Runner:
         with contextlib.suppress(Exception):  # the code may have broken any module: none then
             self._inbox[: len(_REHEARSAL)] = _REHEARSAL
             message = self._decode(len(_REHEARSAL))
-            images = [ImageInfo(*item) for item in message["images"]]
+            assert isinstance(message, RunProgram)
+            images = list(message.images)
             resource.setrlimit(resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))
             namespace = repair.preset_names(images)
-            report = self._execute(message["code"], images, "<rehearsal>", namespace)
+            report = self._execute(message.code, images, "<rehearsal>", namespace)
             linecache.cache.pop("<rehearsal>", None)
-            json.dumps(report).encode()
+            _encoded(report)
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from walking a syntax tree that is about to go anyway."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-_REHEARSAL = json.dumps(
-    {
-        "images": [ImageInfo("/dev/null", "/dev/null", 64, 64)],
-        "code": """
+_REHEARSAL = encode_datagram(
+    RunProgram(
+        """
 import os
 import cv2
 import numpy as np
@@ -279,8 +281,23 @@ size = Image.fromarray(crop).size
 name = os.path.join("/dev", f"crop_{str(uuid4())[:8]}_{size[0]}.jpg")
 os.path.exists(os.path.abspath(name))
 """,
-    }
-).encode()
+        (ImageInfo("/dev/null", "/dev/null", 64, 64),),
+        1.0,
+    )
+)
+
+
+def _encoded(report: BlockReport) -> bytes:
+    """Return the bytes of a report, without hints where there are too many to send."""
+    data = encode_datagram(report)
+    if len(data) <= MAX_REPORT_BYTES:
+        return data
+    return encode_datagram(BlockReport(report.error, report.repairs, (), {}))
+
+
+def _fits(path: str) -> bool:
+    """Tell whether a path can be told; one that is no Unicode is found without a hint."""
+    return clean_text(path, MAX_PATH_CHARS) == path
 
 
 def _fork_unnoticed() -> int:
@@ -321,18 +338,23 @@ def _clip(text: str) -> str:
     return f"{text[:half]} ... {text[-half:]}"
 
 
-def _describe(problem: BaseException, name: str, code: str) -> dict[str, str]:
+def _error(text: str, kind: ErrorKind = ErrorKind.ERROR) -> ReportedError:
+    clipped = _clip(text)
+    return ReportedError(kind, clean_text(clipped, len(clipped)))
+
+
+def _describe(problem: BaseException, name: str, code: str) -> ReportedError:
     """Return the kind and the short text of an exception: its last line and the failing line."""
-    kind = "memory" if isinstance(problem, MemoryError) else "error"
+    kind = ErrorKind.MEMORY if isinstance(problem, MemoryError) else ErrorKind.ERROR
     try:
         last = traceback.format_exception_only(type(problem), problem)[-1].strip()
     except Exception:  # noqa: BLE001 - the code's exception may refuse to be printed
         last = type(problem).__name__
-    if kind == "error" and "Insufficient memory" in last:
-        kind = "memory"
+    if kind is ErrorKind.ERROR and "Insufficient memory" in last:
+        kind = ErrorKind.MEMORY
     number, source = _failing_line(problem, name, code)
     where = f"line {number}: {source}\n" if number else ""
-    return {"kind": kind, "text": _clip(where + last)}
+    return _error(where + last, kind)
 
 
 def _failing_line(problem: BaseException, name: str, code: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from swift_thyme.core.environment import Reader, check
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.variable_table import VARIABLES
+from swift_thyme.sandbox.accelerations import Acceleration, left_out
 
 __all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
 
@@ -105,12 +106,20 @@ class SandboxSettings:
     disable: tuple[str, ...] = ()
     """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
     `uid`, `seccomp`, `landlock`."""
+    fast: tuple[str, ...] = ("on",)
+    """`THYME_SANDBOX_FAST`: `on`, `off` to run without the accelerations of `accelerations.py`, or
+    those to leave out, each with a `-`, comma-separated: `-memory_image,-affinity`."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             check(VARIABLES[_variable(item.name)], getattr(self, item.name))
         if self.mode == "strict" and self.disable:
             raise SettingsError("THYME_SANDBOX=strict cannot go with THYME_SANDBOX_DISABLE")
+        left_out(self.fast)
+
+    def uses(self, acceleration: Acceleration) -> bool:
+        """Tell whether an acceleration is on."""
+        return acceleration not in left_out(self.fast)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> SandboxSettings:

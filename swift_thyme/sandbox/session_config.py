@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated
 
 from swift_thyme.sandbox.rootfs import PrivateFolders
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.wire import any_text, whole
 
-__all__ = ["Confinement", "ImageInfo", "SessionConfig"]
+__all__ = ["MAX_PATH_CHARS", "Confinement", "ImageInfo", "SessionConfig"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,22 @@ class Confinement:
     landlock_abi: int
 
 
-class ImageInfo(NamedTuple):
+MAX_PATH_CHARS = 4096
+_PATH = any_text(MAX_PATH_CHARS)
+_SIDE = whole(0, 1 << 31)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
     """An input image as the runner needs to know it."""
 
-    path: str
+    path: Annotated[str, _PATH]
     """Path that the prompt names."""
-    real: str
+    real: Annotated[str, _PATH]
     """Path at which it really is; the same where mount namespaces are on."""
-    width: int
+    width: Annotated[int, _SIDE]
     """Pixels, 0 where it could not be read."""
-    height: int
+    height: Annotated[int, _SIDE]
     """Pixels, 0 where it could not be read."""
 
 

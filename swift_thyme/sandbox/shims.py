@@ -86,10 +86,10 @@ def start(
     return RECORDER
 
 
-def install() -> None:
+def install(imread_in_place: bool) -> None:
     """Wrap the image libraries that are loaded; called once per worker."""
     if "cv2" in sys.modules:
-        _install_cv2(sys.modules["cv2"])
+        _install_cv2(sys.modules["cv2"], imread_in_place)
     if "PIL.Image" in sys.modules:
         _install_pillow(sys.modules["PIL.Image"])
     if "matplotlib.pyplot" in sys.modules:
@@ -201,8 +201,9 @@ def _imread_in_place(cv2: Any) -> Callable[..., Any]:
     return read
 
 
-def _install_cv2(cv2: Any) -> None:
-    imread, imwrite = _imread_in_place(cv2), cv2.imwrite
+def _install_cv2(cv2: Any, imread_in_place: bool) -> None:
+    imread = _imread_in_place(cv2) if imread_in_place else cv2.imread
+    imwrite = cv2.imwrite
 
     @functools.wraps(cv2.imread)
     def read(filename: Any, *args: Any, **kwargs: Any) -> Any:

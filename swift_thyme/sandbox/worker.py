@@ -1,7 +1,7 @@
 """The worker process: loads the libraries once and makes sessions by forking itself.
 
 Started by `python -m swift_thyme.sandbox.worker`, never forked from the trainer, so it has
-neither CUDA nor threads nor secrets. It speaks frames over one inherited socket, supervises its
+neither CUDA nor threads nor secrets. It takes messages over one inherited socket, supervises its
 sessions and ends, with all of them, when that socket closes or its parent dies. It runs no code
 of a model and decodes no image that one wrote.
 """
@@ -11,43 +11,50 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
-import importlib
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import traceback
-import warnings
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Any
 
-from swift_thyme.core.errors import DataError
-from swift_thyme.sandbox import layers as layer_probe
-from swift_thyme.sandbox import linux, rootfs, shims
-from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
-from swift_thyme.sandbox.encoder import prepare_encoders
-from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox, WireError, pack
-from swift_thyme.sandbox.memory_image import freeze_memory, written_ranges
-from swift_thyme.sandbox.process_environment import hide_package_folder, session_environment
+from swift_thyme.sandbox import layers, linux
+from swift_thyme.sandbox.accelerations import Acceleration
+from swift_thyme.sandbox.frames import FrameReader, Inbox
+from swift_thyme.sandbox.keeper_client import SessionLost
+from swift_thyme.sandbox.memory_image import freeze_memory
+from swift_thyme.sandbox.messages import (
+    MAX_REASON_CHARS,
+    BeginBlock,
+    BlockDone,
+    Broken,
+    CloseSession,
+    Done,
+    Failed,
+    FailureKind,
+    Message,
+    OpenSession,
+    RunBlock,
+    Setup,
+    WorkerReady,
+    decode_frame,
+    encode_frame,
+)
+from swift_thyme.sandbox.preload import preload
+from swift_thyme.sandbox.process_environment import hide_package_folder
 from swift_thyme.sandbox.processes import kill_tree
-from swift_thyme.sandbox.runner import rehearse
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
-from swift_thyme.sandbox.session import Session, SessionLost
-from swift_thyme.sandbox.session_config import Confinement, ImageInfo, SessionConfig
+from swift_thyme.sandbox.session import Session
+from swift_thyme.sandbox.session_factory import SessionFactory
+from swift_thyme.sandbox.wire import WireError, clean_text
 
 __all__ = ["main"]
 
-_FOLDER_PREFIX = "swift-thyme-sandbox-"
 _SETTLE_DELAY_S = 0.002
 _LARGE_BYTES = 16 << 20
-"""Memory of a block from which on its predecessor's is not kept for longer than it must be."""
-_LEARNING_SESSIONS = 4
-"""Sessions after which a worker knows which memory its own work writes to."""
-_RANGES_AT_ONCE = 64
+"""Memory of a block from which on it is settled before the next block of any session."""
 
 
 def main() -> None:
@@ -63,160 +70,81 @@ def main() -> None:
         return  # it died before the line above
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a session takes four descriptors
-    settings = _read_settings(connection)
+    settings = _receive_settings(connection)
     hide_package_folder()
     try:
-        found = layer_probe.probe_here(settings)
+        found = layers.probe_here(settings)
         missing = [layer for layer in found if not layer.on and layer.required]
         if settings.mode == "strict" and missing:
             names = "; ".join(f"{layer.name}: {layer.reason}" for layer in missing)
             raise RuntimeError(f"THYME_SANDBOX=strict, but layers are missing: {names}")
-        skipped = _preload(settings)
-        worker = _Worker(connection, settings, layer_probe.confinement_from(found))
-        worker.prepare()
-        freeze_memory()
-        worker.rehearse()
+        preload(settings)
+        factory = SessionFactory(settings, layers.confinement_from(found))
+        if settings.uses(Acceleration.MEMORY_IMAGE):
+            freeze_memory()
+        if settings.uses(Acceleration.REHEARSAL):
+            factory.rehearse()
     except (RuntimeError, OSError) as error:
-        connection.sendall(pack({"failure": str(error)}))
+        connection.sendall(encode_frame(Broken(_text(error))))
         return
-    connection.sendall(pack({"layers": [list(layer) for layer in found], "skipped": skipped}))
+    off = [f"{layer.name} ({layer.reason})" for layer in found if not layer.on]
+    ready = WorkerReady(tuple(clean_text(text, MAX_REASON_CHARS) for text in off))
+    connection.sendall(encode_frame(ready))
     try:
-        asyncio.run(worker.serve())
+        asyncio.run(_Worker(connection, settings, factory).serve())
     finally:
-        worker.end()
+        kill_tree(os.getpid())
+        factory.remove_folder()
 
 
-def _read_settings(connection: socket.socket) -> SandboxSettings:
+def _receive_settings(connection: socket.socket) -> SandboxSettings:
     reader = FrameReader()
     while True:
         data = connection.recv(1 << 16)
         if not data:
             sys.exit(0)
         for frame in reader.feed(data):
-            values: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v
-                for k, v in frame.header["settings"].items()
-            }
-            return SandboxSettings(**values)
-
-
-def _preload(settings: SandboxSettings) -> list[str]:
-    """Import the libraries; return the names of those that are not installed."""
-    skipped = []
-    warnings.simplefilter("ignore")
-    standard = "uuid tempfile textwrap itertools functools collections datetime decimal fractions"
-    standard += " statistics base64 glob shutil pathlib io csv copy string dataclasses inspect"
-    for name in (*standard.split(), "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageEnhance"):
-        importlib.import_module(name)
-    for name in ("PIL.ImageFilter", "PIL.ImageOps", "PIL.ImageChops", "PIL.ImageStat"):
-        importlib.import_module(name)
-    for name in settings.preload:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            skipped.append(name)
-    _warm_up()
-    shims.install()
-    os.environ.clear()
-    os.environ.update(session_environment())
-    gc.collect()
-    gc.freeze()
-    return skipped
-
-
-def _warm_up() -> None:
-    """Use each library once, so that what it sets up on first use is shared by all sessions."""
-    import io
-
-    import cv2
-    import numpy
-    from PIL import Image
-
-    cv2.setNumThreads(1)
-    cv2.ocl.setUseOpenCL(False)
-    picture = numpy.zeros((64, 64, 3), numpy.uint8)
-    for suffix in (".png", ".jpg"):
-        _, data = cv2.imencode(suffix, picture)
-        cv2.imdecode(data, cv2.IMREAD_COLOR)
-        Image.open(io.BytesIO(data.tobytes())).convert("RGB").resize((32, 32)).save(
-            io.BytesIO(), "PNG" if suffix == ".png" else "JPEG"
-        )
-    cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    if "matplotlib.pyplot" in sys.modules:
-        pyplot = sys.modules["matplotlib.pyplot"]
-        pyplot.plot([0, 1])
-        pyplot.title("text")
-        pyplot.savefig(io.BytesIO())
-        pyplot.close("all")
+            return decode_frame(frame, Setup).settings
 
 
 class _Worker:
     def __init__(
-        self, connection: socket.socket, settings: SandboxSettings, confinement: Confinement
+        self, connection: socket.socket, settings: SandboxSettings, factory: SessionFactory
     ) -> None:
         self._connection = connection
         self._settings = settings
-        self._confinement = confinement
-        self._sources = tuple(rootfs.readable_paths())
+        self._factory = factory
         self._sessions: dict[int, Session] = {}
-        self._spares: list[Session] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._outgoing: asyncio.Lock | None = None
-        self._library_bytes = measure_address_space()
-        self._folder = self._make_folder()
-        self._serial = 0
+        self._outgoing = asyncio.Lock()
         self._inbox = Inbox(1 << 18)
-        self._filling = False
-        self._written: list[tuple[int, int]] = []
         self._large: dict[int, Session] = {}
         self._running = 0
         self._held: dict[int, asyncio.Future[None]] = {}
         self._idle = asyncio.Event()
         self._settling = asyncio.Lock()
+        self._commits_late = settings.uses(Acceleration.LATE_COMMIT)
 
     # -- life ----------------------------------------------------------------------------------
 
-    def _make_folder(self) -> str | None:
-        """Make the folder that stands in for private mounts; clear those of dead workers."""
-        _remove_stale_folders()
-        if self._confinement.namespaces:
-            return None
-        folder = tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=_host_temporary())
-        os.chmod(folder, 0o711)
-        return folder
-
-    def prepare(self) -> None:
-        """Make what all sessions have in common."""
-        prepare_filters(self._confinement)
-        prepare_encoders()
-
-    def rehearse(self) -> None:
-        """Do once here what every session does, before there is one."""
-        rehearse(SessionConfig(self._settings, self._confinement, (), rootfs.MOUNTED, None, None))
-
-    def end(self) -> None:
-        """Kill what is left and remove the folder."""
-        kill_tree(os.getpid())
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
     async def serve(self) -> None:
+        """Do what the pool asks for, until it is gone."""
         loop = asyncio.get_running_loop()
-        self._outgoing = asyncio.Lock()
         self._connection.setblocking(False)
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal's, meant for others
         reader = FrameReader()
         loop.add_reader(self._connection.fileno(), lambda: self._read(reader, stop))
-        self._fill_spares()
+        self._factory.fill_spares()
         await stop.wait()
         loop.remove_reader(self._connection.fileno())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for session in (*self._sessions.values(), *self._spares):
+        for session in self._sessions.values():
             session.close()
+        await self._factory.close()
 
     def _read(self, reader: FrameReader, stop: asyncio.Event) -> None:
         """Take what the pool sent; without a pool there is nothing left to do."""
@@ -225,76 +153,62 @@ class _Worker:
             if not data:
                 stop.set()
             for frame in reader.feed(data):
-                self._spawn(self._handle(frame))
+                message: Message = decode_frame(
+                    frame, OpenSession, RunBlock, BeginBlock, CloseSession
+                )
+                self._spawn(self._handle(message))
         except BlockingIOError:
             return
         except (OSError, WireError):
             stop.set()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, header: dict[str, Any], blobs: list[bytes] | None = None) -> None:
-        assert self._outgoing is not None
+    async def _send(self, message: Message) -> None:
         async with self._outgoing:
             with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().sock_sendall(
-                    self._connection, pack(header, blobs or [])
-                )
+                data = encode_frame(message)
+                await asyncio.get_running_loop().sock_sendall(self._connection, data)
 
     # -- requests ------------------------------------------------------------------------------
 
-    async def _handle(self, frame: Frame) -> None:
-        request = frame.header
+    async def _handle(self, message: Message) -> None:
+        if isinstance(message, OpenSession):
+            await self._open(message)
+        elif isinstance(message, RunBlock):
+            await self._run(message)
+        elif isinstance(message, BeginBlock):
+            self._begin(message.id)
+        elif isinstance(message, CloseSession):
+            await self._close(message)
+
+    async def _open(self, request: OpenSession) -> None:
         try:
-            if request["op"] == "open":
-                await self._open(request, frame.blobs)
-            elif request["op"] == "run":
-                await self._run(request)
-            elif request["op"] == "begin":
-                self._begin(request["id"])
-            elif request["op"] == "close":
-                await self._close(request)
+            if len(self._sessions) >= self._settings.sessions:
+                raise SessionLost(f"more than {self._settings.sessions} sessions are open")
+            self._sessions[request.session] = await self._factory.open(request.images)
         except ValueError as error:
-            await self._send({"id": request["id"], "failure": str(error), "kind": "value"})
+            await self._send(Failed(request.id, FailureKind.CALLER, _text(error)))
         except Exception as error:  # noqa: BLE001 - whoever asked must get an answer
             if not isinstance(error, (SessionLost, OSError)):
                 traceback.print_exc()  # a mistake of ours; the pool shows what a worker said
-            await self._send({"id": request["id"], "failure": _text(error), "kind": "lost"})
+            await self._send(Failed(request.id, FailureKind.SANDBOX, _text(error)))
+        else:
+            await self._send(Done(request.id))
+            self._factory.fill_spares()
 
-    async def _open(self, request: dict[str, Any], blobs: list[bytes]) -> None:
-        session = self._spares.pop() if self._spares else None
-        if session is None:
-            session = await self._new_session()
-        opened: list[tuple[ImageInfo, int]] = []
-        try:
-            for index, image in enumerate(request["images"]):
-                descriptor, width, height = _upright(_open_source(image, blobs))
-                real = session.real_path(image["path"], index)
-                opened.append((ImageInfo(image["path"], real, width, height), descriptor))
-            await session.attach(opened)
-        except BaseException:
-            session.close()
-            raise
-        finally:
-            for _, descriptor in opened:
-                os.close(descriptor)
-        self._sessions[request["session"]] = session
-        await self._send({"id": request["id"]})
-        self._fill_spares()
-
-    async def _run(self, request: dict[str, Any]) -> None:
-        key = request["session"]
-        header: dict[str, Any]
-        blobs: list[bytes] = []
-        if self._running and request.get("held"):
-            begins = self._held[request["id"]] = asyncio.get_running_loop().create_future()
+    async def _run(self, request: RunBlock) -> None:
+        key = request.session
+        if self._running and request.held:
+            begins = self._held[request.id] = asyncio.get_running_loop().create_future()
             await begins
         else:
             self._count_block()
         session = self._sessions.get(key)
+        answer: Message
         try:
             if session is None:
                 raise SessionLost("the session is closed or was lost")
@@ -304,24 +218,26 @@ class _Worker:
                 await self._settle_large()
                 session.is_running = True
                 try:
-                    reply = await session.run(request["code"], request["timeout_s"])
+                    result = await session.run(request.code, request.timeout_s)
+                    if not self._commits_late:
+                        await session.settle()
                 finally:
                     session.is_running = False
-            header, blobs = {"result": reply.header}, reply.blobs
+            answer = BlockDone.of(request.id, result)
         except Exception as error:  # noqa: BLE001 - one session must not take the others along
             if not isinstance(error, SessionLost):
                 traceback.print_exc()
             if session is not None:
                 self._lose(key, session)
-            header = {"failure": _text(error), "kind": "lost"}
+            answer = Failed(request.id, FailureKind.SANDBOX, _text(error))
         finally:
             self._running -= 1
             if not self._running:
                 self._begin(next(iter(self._held), 0))
             if not self._running:
                 self._idle.set()
-        await self._send({"id": request["id"], **header}, blobs)
-        if session is not None and "result" in header:
+        await self._send(answer)
+        if session is not None and isinstance(answer, BlockDone):
             if session.memory_in_use() > _LARGE_BYTES:
                 self._large[key] = session
             self._spawn(self._settle_later(key, session))
@@ -331,11 +247,22 @@ class _Worker:
         self._idle.clear()
 
     def _begin(self, identifier: int) -> None:
-        """Let a block begin that was held back, if it has not yet."""
+        """Let a block begin that was held, if it has not yet."""
         begins = self._held.pop(identifier, None)
         if begins is not None:
             self._count_block()
             begins.set_result(None)
+
+    async def _close(self, request: CloseSession) -> None:
+        session = self._sessions.pop(request.session, None)
+        if session is not None:
+            # A block that still runs is cut short; one that is over leaves in good order.
+            async with contextlib.nullcontext() if session.is_running else session.turn:
+                session.close()
+            session.remove_folder()
+        await self._send(Done(request.id))
+
+    # -- commits -------------------------------------------------------------------------------
 
     async def _settle_large(self) -> None:
         """Settle sessions that hold much memory twice: the next block can use what that frees."""
@@ -377,135 +304,11 @@ class _Worker:
         if self._sessions.get(key) is session:
             del self._sessions[key]
         session.close()
-
-    async def _close(self, request: dict[str, Any]) -> None:
-        session = self._sessions.pop(request["session"], None)
-        if session is not None:
-            # A block that still runs is cut short; one that is over leaves in good order.
-            async with contextlib.nullcontext() if session.is_running else session.turn:
-                session.close()
-            session.remove_folder()
-        await self._send({"id": request["id"]})
-
-    # -- sessions ------------------------------------------------------------------------------
-
-    def _fill_spares(self) -> None:
-        if not self._filling and len(self._spares) < self._settings.spares:
-            self._filling = True
-            self._spawn(self._add_spares())
-
-    async def _add_spares(self) -> None:
-        try:
-            while len(self._spares) < self._settings.spares:
-                await asyncio.sleep(0.002)  # whatever is waiting goes first
-                self._spares.append(await self._new_session())
-                await self._own_memory()
-        except (SessionLost, OSError) as error:
-            # The next request that needs a session makes one itself, or fails with the reason.
-            sys.stderr.write(f"a spare session could not be made: {error}\n")
-        finally:
-            self._filling = False
-
-    async def _own_memory(self) -> None:
-        """Take the page faults now that a fork leaves to the next request.
-
-        The worker shares its memory with the session that it forked until it writes to it.
-        """
-        if self._serial <= _LEARNING_SESSIONS:
-            self._written = written_ranges()
-        for start in range(0, len(self._written), _RANGES_AT_ONCE):
-            for address, size in self._written[start : start + _RANGES_AT_ONCE]:
-                linux.own_pages(address, size)
-            await asyncio.sleep(0)  # whatever came meanwhile goes first
-
-    async def _new_session(self) -> Session:
-        if len(self._sessions) >= self._settings.sessions:
-            raise SessionLost(f"more than {self._settings.sessions} sessions are open")
-        self._serial += 1
-        user_id = layer_probe.pick_user_id() if self._confinement.change_user else None
-        base = None
-        folders = rootfs.MOUNTED
-        if self._folder is not None:
-            base, folders = _make_session_folders(self._folder, self._serial, user_id)
-        config = SessionConfig(
-            self._settings, self._confinement, self._sources, folders, base, user_id
-        )
-        session = Session(config, self._library_bytes)
-        try:
-            await session.start()
-        except BaseException:
-            session.close()
-            session.remove_folder()
-            raise
-        return session
+        session.remove_folder()
 
 
 def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _host_temporary() -> str:
-    """Return the host's folder for temporary files; TMPDIR here is the session's."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
-
-
-def _make_session_folders(
-    parent: str, serial: int, user_id: int | None
-) -> tuple[str, rootfs.PrivateFolders]:
-    base = f"{parent}/{serial}"
-    names = ("output", "tmp", "shm", "inputs", "undo")
-    for path in (base, *(f"{base}/{name}" for name in names)):
-        os.mkdir(path, 0o700)
-        if user_id is not None:
-            os.chown(path, user_id, user_id)
-    return base, rootfs.PrivateFolders(f"{base}/output", f"{base}/tmp", f"{base}/shm")
-
-
-def _remove_stale_folders() -> None:
-    """Remove folders whose worker is dead; a worker killed by SIGKILL cannot clean up."""
-    for path in Path(_host_temporary()).glob(f"{_FOLDER_PREFIX}*"):
-        pid = path.name[len(_FOLDER_PREFIX) :].split("-")[0]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and path.stat().st_uid == os.geteuid():
-                if not Path(f"/proc/{pid}").exists():
-                    shutil.rmtree(path, ignore_errors=True)
-
-
-def _open_source(image: dict[str, Any], blobs: list[bytes]) -> int:
-    if image.get("file") is not None:
-        return os.open(image["file"], os.O_RDONLY | os.O_CLOEXEC)
-    return _memory_file(blobs[image["blob"]])
-
-
-def _memory_file(data: bytes) -> int:
-    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def _upright(descriptor: int) -> tuple[int, int, int]:
-    """Return a descriptor of the upright image, which takes the other one's place, and its size.
-
-    Input images come from our own data set, so their headers are read here. One that is not
-    upright is decoded; the trainer hands over upright ones, so that trajectories share the work.
-    """
-    from swift_thyme.core.pictures import header, upright_bytes
-
-    size, turned = (0, 0), None
-    with open(os.dup(descriptor), "rb") as file, contextlib.suppress(DataError):
-        found = header(file)
-        if found.orientation != 1:
-            file.seek(0)
-            turned = upright_bytes(file.read())
-        size = found.size
-    if turned is not None:
-        os.close(descriptor)
-        return _memory_file(turned), *size
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor, *size
+    return clean_text(str(error) or type(error).__name__, MAX_REASON_CHARS)
 
 
 if __name__ == "__main__":

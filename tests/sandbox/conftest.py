@@ -38,12 +38,24 @@ def jpeg(width: int = 200, height: int = 100) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[SandboxPool]:
+def changes() -> dict[str, object]:
+    """Settings that differ from the small ones; a module can have others."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def pool(changes: dict[str, object]) -> Iterator[SandboxPool]:
     """A pool with small limits, shared by the tests of a module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THYME_TEST_SECRET", "hunter2-secret")
-        with SandboxPool(small_settings()) as pool:
+        with SandboxPool(small_settings(**changes)) as pool:
             yield pool
+
+
+@pytest.fixture(scope="module", params=["fast", "without accelerations"])
+def with_and_without_accelerations(request: pytest.FixtureRequest) -> dict[str, object]:
+    """The settings of a module whose tests run twice."""
+    return {"fast": ("on",) if request.param == "fast" else ("off",)}
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import struct
 import pytest
 
 from swift_thyme.sandbox import SandboxPool
-from swift_thyme.sandbox.frames import FrameReader, WireError, pack
-from swift_thyme.sandbox.pool import share_of_processors
+from swift_thyme.sandbox.frames import FrameReader, pack
+from swift_thyme.sandbox.wire import WireError
+from swift_thyme.sandbox.worker_process import share_of_processors
 from tests.sandbox.conftest import small_settings
 
 FRAMES = [

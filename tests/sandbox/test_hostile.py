@@ -2,7 +2,7 @@
 
 Each row names what has to be seen: `refused` is an error with one of the names behind it,
 `hidden` means the program ends well and printed exactly that, other words are statuses. The table
-runs with every layer that this host has, and once more without namespaces.
+runs with every layer that this host has, without namespaces, and without accelerations.
 """
 # ruff: noqa: E501 - one program a line
 
@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from swift_thyme.sandbox import SandboxPool, SandboxSession
-from tests.sandbox.conftest import small_settings
 
 DENIED = "PermissionError|OSError|FileNotFoundError|BlockingIOError"
 SYSCALL = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef sc(*a):\n    r = libc.syscall(*a)\n    if r < 0: raise OSError(ctypes.get_errno(), 'refused')\n    print('ESCAPED', r)\n"
@@ -183,14 +182,15 @@ STATUSES = {
 EVERY = {"ok", "error", "timeout", "memory", "output_limit", "killed"}
 
 
-@pytest.fixture(scope="module", params=["all layers", "no namespaces"])
-def pool(request: pytest.FixtureRequest) -> Iterator[SandboxPool]:
-    """A pool with every layer of this host, and one whose sessions share its namespaces."""
-    disable = ("namespaces",) if request.param == "no namespaces" else ()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("THYME_TEST_SECRET", "hunter2-secret")
-        with SandboxPool(small_settings(disable=disable)) as pool:
-            yield pool
+@pytest.fixture(scope="module", params=["all layers", "no namespaces", "no accelerations"])
+def changes(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Every layer of this host, sessions that share its namespaces, and no accelerations."""
+    kinds: dict[str, dict[str, object]] = {
+        "all layers": {},
+        "no namespaces": {"disable": ("namespaces",)},
+        "no accelerations": {"fast": ("off",)},
+    }
+    return kinds[request.param]
 
 
 @pytest.fixture(scope="module")

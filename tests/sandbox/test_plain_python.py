@@ -86,6 +86,12 @@ PROGRAMS: dict[str, tuple[str, str]] = {
 # fmt: on
 
 
+@pytest.fixture(scope="module")
+def changes(with_and_without_accelerations: dict[str, object]) -> dict[str, object]:
+    """The table runs twice."""
+    return with_and_without_accelerations
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_works_as_in_plain_python(session: SandboxSession, name: str) -> None:
     code, expected = PROGRAMS[name]

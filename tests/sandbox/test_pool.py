@@ -28,8 +28,8 @@ from swift_thyme.sandbox import (
     SandboxSettings,
     render_observation,
 )
-from swift_thyme.sandbox.pool import _Worker
 from swift_thyme.sandbox.sandbox_settings import DISABLEABLE_LAYERS
+from swift_thyme.sandbox.worker_process import WorkerProcess
 from tests.conftest import ROOT
 from tests.pictures import camera_file
 from tests.sandbox.conftest import small_settings
@@ -184,9 +184,9 @@ def test_a_closed_session_refuses_and_closing_twice_is_fine(
 def test_a_killed_worker_loses_only_its_own_sessions() -> None:
     with SandboxPool(small_settings(workers=2, spares=0)) as pool:
         first, second = pool.open_sync(), pool.open_sync()
-        assert first._worker is not None and first._worker is not second._worker
+        assert worker_of(first) is not worker_of(second)
         second.run_sync("x = 7")
-        first._worker.process.kill()
+        worker_of(first).process.kill()
         with pytest.raises(SandboxUnavailableError, match="lost"):
             first.run_sync("print(1)")
         assert second.run_sync("print(x)").stdout == "7\n"
@@ -206,7 +206,7 @@ def test_a_killed_parent_leaves_no_process() -> None:
     pool = SandboxPool(small_settings())
     session = pool.open_sync()
     session.run_sync("x = 1")
-    print(session._worker.process.pid, flush=True)
+    print(session._seat.worker.process.pid, flush=True)
     time.sleep(600)
     """
     with subprocess.Popen(
@@ -326,11 +326,23 @@ def test_threads_that_a_block_leaves_are_over_in_the_next_one(session: SandboxSe
     assert after.stdout == "False 1\nnew\n"
 
 
-def only_worker(pool: SandboxPool) -> _Worker:
+def only_worker(pool: SandboxPool) -> WorkerProcess:
     """Return the worker of a pool that has one."""
-    assert pool._engine is not None
-    (worker,) = pool._engine._workers.values()
+    assert pool._dispatcher is not None
+    (worker,) = pool._dispatcher.workers
     return worker
+
+
+def loops_of(worker: WorkerProcess) -> list[asyncio.AbstractEventLoop]:
+    """Return the event loops that read from a worker."""
+    assert worker.readers is not None
+    return worker.readers.loops
+
+
+def worker_of(session: SandboxSession) -> WorkerProcess:
+    """Return the worker that has a session."""
+    assert session._seat.worker is not None
+    return session._seat.worker
 
 
 def descriptors() -> int:
@@ -359,11 +371,11 @@ def test_an_event_loop_reads_the_answers_to_its_own_blocks(kind: str, pool: Sand
             for number in range(3):
                 block = asyncio.create_task(session.run(f"print({number})"))
                 await asyncio.sleep(0)
-                assert list(worker.readers) == [asyncio.get_running_loop()]
+                assert loops_of(worker) == [asyncio.get_running_loop()]
                 assert not worker.events & selectors.EVENT_READ
                 assert (await block).stdout == f"{number}\n"
                 await asyncio.sleep(0)
-                assert not worker.readers
+                assert not loops_of(worker)
                 assert worker.events == selectors.EVENT_READ
             assert descriptors() == before
 
@@ -397,7 +409,7 @@ async def test_a_caller_that_gives_up_leaves_the_answer_to_the_thread(pool: Sand
     async with await pool.open() as session:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(session.run("import time; time.sleep(0.5); x = 1"), 0.1)
-        assert not worker.readers and worker.waiting
+        assert not loops_of(worker) and worker.waiting
         assert (await session.run("print(x)")).stdout == "1\n"
 
 
@@ -408,10 +420,10 @@ def test_a_loop_can_end_while_its_block_runs(pool: SandboxPool) -> None:
         loop = asyncio.new_event_loop()
         block = loop.create_task(session.run("import time; time.sleep(0.3); x = 1"))
         loop.run_until_complete(asyncio.sleep(0.05))
-        assert worker.readers
+        assert loops_of(worker)
         loop.close()
         assert session.run_sync("print(x)").stdout == "1\n"
-        wait_until(lambda: not worker.readers)
+        wait_until(lambda: not loops_of(worker))
         assert descriptors() <= before + 1
         block._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -440,7 +452,7 @@ async def test_a_worker_begins_a_second_block_only_while_another_has_nothing_to_
     async with SandboxPool(small_settings(workers=2)) as pool:
         sessions = [await pool.open() for _ in range(3)]
         long, other, short = sessions
-        assert long._worker is short._worker is not other._worker
+        assert worker_of(long) is worker_of(short) is not worker_of(other)
         ended: list[str] = []
 
         async def run(name: str, session: SandboxSession, seconds: float) -> None:

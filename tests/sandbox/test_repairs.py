@@ -67,6 +67,12 @@ REPAIRS: dict[str, tuple[str, tuple[str, ...], str]] = {
 # fmt: on
 
 
+@pytest.fixture(scope="module")
+def changes(with_and_without_accelerations: dict[str, object]) -> dict[str, object]:
+    """The table runs twice."""
+    return with_and_without_accelerations
+
+
 @pytest.mark.parametrize("name", REPAIRS)
 def test_the_repair_is_made_and_named(session: SandboxSession, name: str) -> None:
     code, repairs, printed = REPAIRS[name]

@@ -1,0 +1,443 @@
+"""Every message between the processes of the sandbox, with its encoding and its decoding.
+
+Pool and worker, and worker and encoder, exchange frames (JSON and blobs); the worker, its keepers
+and its runners exchange datagrams (JSON). What a runner or an encoder sends may be hostile, so
+decoding returns a message of a kind that the caller asks for, checked to the last field, or raises
+`WireError`. A sender does not check: whoever makes a message keeps it within its limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, TypeVar
+
+from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
+from swift_thyme.sandbox import wire
+from swift_thyme.sandbox.frames import Frame, pack
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo
+from swift_thyme.sandbox.wire import Form, WireError
+
+MAX_IMAGES = 64
+"""Input images of a session: their descriptors go with one message."""
+MAX_CODE_CHARS = 256 * 1024
+"""Characters of a program that are sent; far fewer are run."""
+MAX_REASON_CHARS = 8192
+MAX_ERROR_CHARS = 4096
+MAX_NOTE_CHARS = 500
+"""Characters that say why an image is refused."""
+MAX_NAME_CHARS = 255
+MAX_SAVED = 200
+"""Saved files, and renamed ones, that a report can name."""
+MAX_CHANGED = 2048
+MAX_REPAIRS = 100
+_MAX_PARTS = 16384
+_MAX_TEXT_CHARS = 16 << 20
+_MAX_NUMBER = (1 << 53) - 1
+
+_IDENTIFIER = wire.whole(0, _MAX_NUMBER)
+_SIDE = wire.whole(0, 1 << 31)
+_SHOWN_PATH = wire.text(MAX_PATH_CHARS)
+_FILE_PATH = wire.any_text(MAX_PATH_CHARS)
+_TEXT = wire.text(_MAX_TEXT_CHARS)
+_REASON = wire.text(MAX_REASON_CHARS)
+_NAME = wire.text(MAX_NAME_CHARS)
+_REPAIRS = wire.many(wire.text(64), MAX_REPAIRS)
+
+Identifier = Annotated[int, _IDENTIFIER]
+Side = Annotated[int, _SIDE]
+Reason = Annotated[str, _REASON]
+Repairs = Annotated[tuple[str, ...], _REPAIRS]
+Inputs = Annotated[tuple[ImageInfo, ...], wire.many(wire.record(ImageInfo), MAX_IMAGES)]
+Seconds = Annotated[float, wire.number(0, 1e6)]
+Bytes = Annotated[bytes, wire.blob()]
+
+
+class Message:
+    """Something that one process of the sandbox says to another."""
+
+    __slots__ = ()
+
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Message):
+    """What a keeper or an encoder was told to do is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken(Message):
+    """A worker or a runner cannot start, or a keeper could not do what it was told."""
+
+    reason: Reason
+
+
+# -- pool to worker --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Setup(Message):
+    """The first message: what kind of worker to be."""
+
+    settings: Annotated[SandboxSettings, wire.record(SandboxSettings)]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """An input image and where to read it."""
+
+    path: Annotated[str, _FILE_PATH]
+    """Path at which the code finds it."""
+    file: Annotated[str | None, wire.maybe(wire.any_text(1 << 16))]
+    """The file to copy it from, or None."""
+    data: Annotated[bytes | None, wire.maybe(wire.blob())]
+    """Its content where there is no file."""
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.data is None):
+            raise WireError("an image comes from a file or as bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession(Message):
+    """Open a session."""
+
+    id: Identifier
+    session: Identifier
+    images: Annotated[tuple[SourceImage, ...], wire.many(wire.record(SourceImage), MAX_IMAGES)]
+
+
+@dataclass(frozen=True, slots=True)
+class RunBlock(Message):
+    """Run a block of a session."""
+
+    id: Identifier
+    session: Identifier
+    code: Annotated[str, wire.any_text(MAX_CODE_CHARS)]
+    timeout_s: Annotated[float, wire.number(0, 3600)]
+    held: Annotated[bool, wire.flag()] = False
+    """Whether it waits, where the worker runs one, until that is over or `BeginBlock` comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeginBlock(Message):
+    """Let a block begin that is held; there is no answer of its own."""
+
+    id: Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession(Message):
+    """End a session."""
+
+    id: Identifier
+    session: Identifier
+
+
+# -- worker to pool --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady(Message):
+    """The worker can open sessions."""
+
+    missing_layers: Annotated[tuple[str, ...], wire.many(_REASON, 64)]
+    """Isolation layers that are off, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Message):
+    """A session was opened or closed."""
+
+    id: Identifier
+
+
+class FailureKind(str, Enum):
+    """Whose fault it is that something was not done."""
+
+    CALLER = "caller"
+    """What was asked for cannot be had."""
+    SANDBOX = "sandbox"
+    """The session is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message):
+    """What was asked for was not done."""
+
+    id: Identifier
+    kind: Annotated[FailureKind, wire.choice(FailureKind)]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SentImage:
+    """An image that a block returned."""
+
+    data: Bytes
+    width: Side
+    height: Side
+    name: Annotated[str, _NAME]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDone(Message):
+    """What a block did."""
+
+    id: Identifier
+    status: Annotated[ExecutionStatus, wire.choice(ExecutionStatus)]
+    stdout: Annotated[str, _TEXT]
+    error: Annotated[str | None, wire.maybe(_REASON)]
+    images: Annotated[tuple[SentImage, ...], wire.many(wire.record(SentImage), 256)]
+    repairs: Repairs
+    duration_s: Seconds
+    parts: Annotated[tuple[str | int, ...], wire.many(wire.either(_TEXT, _SIDE, str), _MAX_PARTS)]
+    """Text, and numbers of images, in the order produced."""
+
+    def __post_init__(self) -> None:
+        if not all(type(part) is str or part < len(self.images) for part in self.parts):  # type: ignore[operator]
+            raise WireError("a part is an image that there is not")
+
+    @classmethod
+    def of(cls, identifier: int, result: ExecutionResult) -> BlockDone:
+        """Return the message that carries a result."""
+        numbers = {id(image): number for number, image in enumerate(result.images)}
+        return cls(
+            identifier,
+            result.status,
+            result.stdout,
+            result.error,
+            tuple(SentImage(i.data, i.width, i.height, i.name) for i in result.images),
+            result.repairs,
+            result.duration_s,
+            tuple(part if isinstance(part, str) else numbers[id(part)] for part in result.parts),
+        )
+
+    def result(self) -> ExecutionResult:
+        """Return the result that this message carries."""
+        images = tuple(ReturnedImage(i.data, i.width, i.height, i.name) for i in self.images)
+        parts = tuple(part if isinstance(part, str) else images[part] for part in self.parts)
+        return ExecutionResult(
+            self.status, self.stdout, self.error, images, self.repairs, self.duration_s, parts
+        )
+
+
+# -- worker to keeper, with answers ----------------------------------------------------------------
+
+
+class KeeperAction(str, Enum):
+    """What a keeper can be told to do."""
+
+    START = "start"
+    """Build the session's surroundings and its processes."""
+    START_RUNNER = "start runner"
+    START_ENCODER = "start encoder"
+    FREEZE = "freeze"
+    """Stop every process of the session."""
+    COMMIT_FILES = "commit files"
+    RESTORE_FILES = "restore files"
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperOrder(Message):
+    """Do something."""
+
+    action: Annotated[KeeperAction, wire.choice(KeeperAction)]
+
+
+@dataclass(frozen=True, slots=True)
+class Attach(Message):
+    """Place the input images whose descriptors come along."""
+
+    paths: Annotated[tuple[str, ...], wire.many(_FILE_PATH, MAX_IMAGES)]
+
+
+@dataclass(frozen=True, slots=True)
+class ListChanged(Message):
+    """Say which files the last block made or changed."""
+
+    limit: Annotated[int, wire.whole(0, MAX_CHANGED)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFiles(Message):
+    """The files that the last block made or changed, oldest first."""
+
+    paths: Annotated[tuple[str, ...], wire.many(_SHOWN_PATH, MAX_CHANGED)]
+
+
+# -- worker to runner, with answers ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgram(Message):
+    """Run a program as the next block."""
+
+    code: Annotated[str, wire.any_text(MAX_CODE_CHARS)]
+    images: Inputs
+    timeout_s: Annotated[float, wire.number(0, 3600)]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Message):
+    """Let a copy go on and be the state to go back to."""
+
+    hurry: Annotated[bool, wire.flag()]
+    """Whether the next block waits already."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReady(Message):
+    """A new runner waits for work."""
+
+
+class ErrorKind(str, Enum):
+    """How a program failed."""
+
+    ERROR = "error"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedError:
+    """The exception that ended a program."""
+
+    kind: Annotated[ErrorKind, wire.choice(ErrorKind)]
+    text: Annotated[str, wire.text(MAX_ERROR_CHARS)]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """An image file that a program saved, or showed."""
+
+    place: Identifier
+    """How much was printed before: bytes in a report, characters for the encoder."""
+    path: Annotated[str, _SHOWN_PATH]
+
+
+Saved = Annotated[tuple[SavedFile, ...], wire.many(wire.record(SavedFile), MAX_SAVED)]
+Aliases = Annotated[dict[str, str], wire.mapping(_SHOWN_PATH, MAX_SAVED)]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReport(Message):
+    """What a runner says that its program did; it may be forged."""
+
+    error: Annotated[ReportedError | None, wire.maybe(wire.record(ReportedError))]
+    repairs: Repairs
+    saved: Saved
+    aliases: Aliases
+    """Path that the program names -> path at which the file was saved."""
+
+
+# -- worker to encoder, with answers ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FindImages(Message):
+    """Find the images of a block and encode them."""
+
+    text: Annotated[str, _TEXT]
+    saved: Saved
+    aliases: Aliases
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFiles(Message):
+    """The files that were looked at last are no news any more; there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebaseFiles(Message):
+    """The files that are there now are no news any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """A file of a block that may be an image: its place in the text, and what became of it."""
+
+    start: Identifier
+    end: Identifier
+    """The text between start and end, in characters, gives way to the image."""
+    name: Annotated[str, _NAME]
+    refused: Annotated[str | None, wire.maybe(wire.text(MAX_NOTE_CHARS))] = None
+    """Why it is not returned."""
+    data: Annotated[bytes | None, wire.maybe(wire.blob())] = None
+    """It, encoded again; None where it is refused or no image."""
+    width: Side = 0
+    height: Side = 0
+    repairs: Repairs = ()
+
+    def __post_init__(self) -> None:
+        if self.start > self.end or (self.data is not None and self.refused is not None):
+            raise WireError("an image that ends before it starts, or is refused and returned")
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesFound(Message):
+    """The images of a block, in the order of their places."""
+
+    images: Annotated[tuple[FoundImage, ...], wire.many(wire.record(FoundImage), MAX_CHANGED)]
+    repairs: Repairs
+
+
+# -- encoding and decoding -------------------------------------------------------------------------
+
+_FORMS: dict[type[Message], Form] = {
+    kind: wire.record(kind)
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
+}
+_TAG = "kind"
+
+
+def encode_frame(message: Message) -> bytes:
+    """Return the bytes of a message on a stream."""
+    blobs: list[bytes] = []
+    kind = type(message)
+    return pack({_TAG: kind.__name__, "fields": _FORMS[kind].write(message, blobs)}, blobs)
+
+
+def decode_frame(frame: Frame, *kinds: type[M]) -> M:
+    """Return the message of a frame.
+
+    Args:
+        frame: What came.
+        kinds: What may have come.
+
+    Raises:
+        WireError: It is none of these.
+    """
+    return _decode(frame.header, frame.blobs, kinds)
+
+
+def encode_datagram(message: Message) -> bytes:
+    """Return the bytes of a message that has no blobs."""
+    kind = type(message)
+    return wire.write_json({_TAG: kind.__name__, "fields": _FORMS[kind].write(message, [])})
+
+
+def decode_datagram(data: bytes | bytearray | memoryview, *kinds: type[M]) -> M:
+    """Return the message of a datagram.
+
+    Args:
+        data: What came.
+        kinds: What may have come.
+
+    Raises:
+        WireError: It is none of these.
+    """
+    return _decode(wire.read_json(data), [], kinds)
+
+
+def _decode(header: dict[str, Any], blobs: list[bytes], kinds: tuple[type[M], ...]) -> M:
+    tag = header.get(_TAG)
+    for kind in kinds:
+        if kind.__name__ == tag and len(header) == 2:
+            message: M = _FORMS[kind].read(header.get("fields"), blobs)
+            return message
+    raise WireError(f"no {' or '.join(kind.__name__ for kind in kinds)}")

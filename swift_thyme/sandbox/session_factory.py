@@ -1,0 +1,187 @@
+"""Makes the sessions of a worker, and keeps some ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+
+from swift_thyme.core.errors import DataError
+from swift_thyme.sandbox import layers, linux, rootfs
+from swift_thyme.sandbox.accelerations import Acceleration
+from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
+from swift_thyme.sandbox.encoder import prepare_encoders
+from swift_thyme.sandbox.keeper_client import SessionLost
+from swift_thyme.sandbox.memory_image import written_ranges
+from swift_thyme.sandbox.messages import SourceImage
+from swift_thyme.sandbox.runner import rehearse
+from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.session import Session
+from swift_thyme.sandbox.session_config import Confinement, ImageInfo, SessionConfig
+from swift_thyme.sandbox.session_folders import (
+    make_session_folders,
+    make_worker_folder,
+    remove_stale_folders,
+)
+
+__all__ = ["SessionFactory"]
+
+_SPARE_DELAY_S = 0.002
+_LEARNING_SESSIONS = 4
+"""Sessions after which a worker knows which memory its own work writes to."""
+_RANGES_AT_ONCE = 64
+
+
+class SessionFactory:
+    """Makes sessions by forking this process.
+
+    Args:
+        settings: The limits.
+        confinement: The layers.
+    """
+
+    def __init__(self, settings: SandboxSettings, confinement: Confinement) -> None:
+        self._settings = settings
+        self._confinement = confinement
+        self._sources = tuple(rootfs.readable_paths())
+        self._library_bytes = measure_address_space()
+        remove_stale_folders()
+        self._folder = None if confinement.namespaces else make_worker_folder()
+        self._serial = 0
+        self._wanted = settings.spares if settings.uses(Acceleration.SPARES) else 0
+        self._spares: list[Session] = []
+        self._filling: asyncio.Task[None] | None = None
+        self._written: list[tuple[int, int]] = []
+        prepare_filters(confinement)
+        prepare_encoders()
+
+    def rehearse(self) -> None:
+        """Do once here what every session does, before there is one."""
+        rehearse(SessionConfig(self._settings, self._confinement, (), rootfs.MOUNTED, None, None))
+
+    async def open(self, images: tuple[SourceImage, ...]) -> Session:
+        """Return a session with its input images.
+
+        Raises:
+            SessionLost: It cannot be made.
+            OSError: An image cannot be read.
+            ValueError: An image cannot be placed.
+        """
+        session = self._spares.pop() if self._spares else await self._make()
+        descriptors: list[int] = []
+        opened: list[tuple[ImageInfo, int]] = []
+        try:
+            for index, image in enumerate(images):
+                descriptor, width, height = _upright(_open_source(image))
+                descriptors.append(descriptor)
+                real = session.real_path(image.path, index)
+                opened.append((ImageInfo(image.path, real, width, height), descriptor))
+            await session.attach(opened)
+        except BaseException:
+            session.close()
+            session.remove_folder()
+            raise
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return session
+
+    def fill_spares(self) -> None:
+        """Begin to make the sessions that are kept ready."""
+        idle = self._filling is None or self._filling.done()
+        if idle and len(self._spares) < self._wanted:
+            self._filling = asyncio.ensure_future(self._add_spares())
+
+    async def close(self) -> None:
+        """End the sessions that are kept ready."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.gather(self._filling, return_exceptions=True)
+        for session in self._spares:
+            session.close()
+
+    def remove_folder(self) -> None:
+        """Remove what is left on the host."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _add_spares(self) -> None:
+        try:
+            while len(self._spares) < self._wanted:
+                await asyncio.sleep(_SPARE_DELAY_S)  # whatever is waiting goes first
+                self._spares.append(await self._make())
+                if self._settings.uses(Acceleration.EARLY_FAULTS):
+                    await self._own_memory()
+        except (SessionLost, OSError) as error:
+            # The next request that needs a session makes one itself, or fails with the reason.
+            sys.stderr.write(f"a spare session could not be made: {error}\n")
+
+    async def _own_memory(self) -> None:
+        """Take the page faults now that a fork leaves to the next request.
+
+        The worker shares its memory with the session that it forked until it writes to it.
+        """
+        if self._serial <= _LEARNING_SESSIONS:
+            self._written = written_ranges()
+        for start in range(0, len(self._written), _RANGES_AT_ONCE):
+            for address, size in self._written[start : start + _RANGES_AT_ONCE]:
+                linux.own_pages(address, size)
+            await asyncio.sleep(0)  # whatever came meanwhile goes first
+
+    async def _make(self) -> Session:
+        self._serial += 1
+        user_id = layers.pick_user_id() if self._confinement.change_user else None
+        base = None
+        folders = rootfs.MOUNTED
+        if self._folder is not None:
+            base, folders = make_session_folders(self._folder, self._serial, user_id)
+        config = SessionConfig(
+            self._settings, self._confinement, self._sources, folders, base, user_id
+        )
+        session = Session(config, self._library_bytes)
+        try:
+            await session.start()
+        except BaseException:
+            session.close()
+            session.remove_folder()
+            raise
+        return session
+
+
+def _open_source(image: SourceImage) -> int:
+    if image.data is None:
+        return os.open(image.file or "", os.O_RDONLY | os.O_CLOEXEC)
+    return _memory_file(image.data)
+
+
+def _memory_file(data: bytes) -> int:
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _upright(descriptor: int) -> tuple[int, int, int]:
+    """Return a descriptor of the upright image, which takes the other one's place, and its size.
+
+    Input images come from our own data set, so their headers are read here. One that is not
+    upright is decoded; the trainer hands over upright ones, so that trajectories share the work.
+    """
+    from swift_thyme.core.pictures import header, upright_bytes
+
+    size, turned = (0, 0), None
+    with open(os.dup(descriptor), "rb") as file, contextlib.suppress(DataError):
+        found = header(file)
+        if found.orientation != 1:
+            file.seek(0)
+            turned = upright_bytes(file.read())
+        size = found.size
+    if turned is not None:
+        os.close(descriptor)
+        return _memory_file(turned), *size
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor, *size
