@@ -18,6 +18,7 @@ from swift_thyme.sandbox import SandboxPool, SandboxSession
 
 DENIED = "PermissionError|OSError|FileNotFoundError|BlockingIOError"
 SYSCALL = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef sc(*a):\n    r = libc.syscall(*a)\n    if r < 0: raise OSError(ctypes.get_errno(), 'refused')\n    print('ESCAPED', r)\n"
+FORGE = "import json\ndef send(kind, **fields):\n    for f in range(3, 100):\n        try: os.write(f, json.dumps({'kind': kind, 'fields': fields}).encode())\n        except OSError: pass\n"
 
 # fmt: off
 # name: (program, outcome, what is in the error or, for `hidden`, the output)
@@ -150,9 +151,13 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "segmentation_fault": ("import ctypes\nctypes.string_at(1)", "killed", ""),
     "close_descriptors": ("os.closerange(0, 200)", "killed", ""),
     "close_stdout": ("os.close(1)\nprint('ESCAPED')", "any", ""),
-    "forge_reply": ("import json\nfor f in range(3, 100):\n    try: os.write(f, json.dumps({'done': 1, 'error': None, 'repairs': ['ESCAPED'], 'events': [], 'aliases': {}}).encode())\n    except OSError: pass\nraise KeyError('mine')", "any", ""),
+    "forge_reply": (FORGE + "send('BlockReport', error=None, repairs=['ESCAPED'], saved=[], aliases={})\nraise KeyError('mine')", "any", ""),
+    "forge_reply_of_another_form": ("import json\nfor f in range(3, 100):\n    try: os.write(f, json.dumps({'done': 1, 'error': None, 'repairs': ['ESCAPED']}).encode())\n    except OSError: pass", "killed", ""),
+    "forge_failure": (FORGE + "send('Broken', reason='ESCAPED')", "killed", ""),
+    "forge_new_runner": (FORGE + "send('RunnerReady')", "killed", ""),
+    "forge_success_and_failure_of_the_commit": (FORGE + "import time\nkept = 0\nsend('BlockReport', error=None, repairs=[], saved=[], aliases={})\nfor _ in range(99):\n    send('Broken', reason='ESCAPED')\n    time.sleep(0.001)", "any", ""),
     "forge_reply_garbage": ("for f in range(3, 100):\n    try: os.write(f, b'\\xff{]' * 9)\n    except OSError: pass", "any", ""),
-    "forge_reply_from_child": ("import json\nif os.fork() == 0:\n    for f in range(3, 100):\n        try: os.write(f, json.dumps({'done': 1, 'error': None}).encode())\n        except OSError: pass\n    os._exit(0)\nos.wait()", "killed", ""),
+    "forge_reply_from_child": (FORGE + "if os.fork() == 0:\n    send('BlockReport', error=None, repairs=[], saved=[], aliases={})\n    os._exit(0)\nos.wait()", "killed", ""),
     "drain_requests": ("import socket\nfor f in range(3, 100):\n    try: socket.socket(fileno=os.dup(f)).setblocking(False)\n    except OSError: pass", "any", ""),
     "forge_alias": ("import sys\nr = sys.modules['swift_thyme.sandbox.shims'].RECORDER\nr.aliases['x.png'] = '{host}/secret.png'\nr.events.append((0, '{host}/secret.png'))\nprint('x.png')", "hidden", "x.png"),
     "walk_frames_to_runner": ("import sys\nf = sys._getframe()\nwhile f.f_back: f = f.f_back\nf.f_locals.clear()\nprint('ok')", "any", ""),

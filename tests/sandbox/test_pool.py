@@ -32,7 +32,7 @@ from swift_thyme.sandbox.sandbox_settings import DISABLEABLE_LAYERS
 from swift_thyme.sandbox.worker_process import WorkerProcess
 from tests.conftest import ROOT
 from tests.pictures import camera_file
-from tests.sandbox.conftest import small_settings
+from tests.sandbox.conftest import jpeg, small_settings
 
 
 def test_names_imports_functions_and_files_stay_for_the_next_block(session: SandboxSession) -> None:
@@ -201,7 +201,7 @@ def test_a_killed_worker_loses_only_its_own_sessions() -> None:
 def test_a_killed_parent_leaves_no_process() -> None:
     program = """
     import os, time
-    from tests.sandbox.conftest import small_settings
+    from tests.sandbox.conftest import jpeg, small_settings
     from swift_thyme.sandbox import SandboxPool
     pool = SandboxPool(small_settings())
     session = pool.open_sync()
@@ -324,6 +324,54 @@ def test_threads_that_a_block_leaves_are_over_in_the_next_one(session: SandboxSe
         "new = threading.Thread(target=print, args=('new',))\nnew.start()\nnew.join()"
     )
     assert after.stdout == "False 1\nnew\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("raise ValueError(chr(0xD800))", "ValueError: ?"),
+        ("raise ValueError(os.fsdecode(b'\\xff'))", "ValueError: ?"),
+        ("import sys\nsys.exit(chr(0xDFFF))", "SystemExit: ?"),
+        ("x = '\ud800'", "surrogates not allowed"),
+        ("x = '" + "\u0449" * 46_000 + "'", "the program is too long"),
+        ("x = '" + "y" * (40 << 20) + "'", "the program is too long"),
+    ],
+)
+def test_what_cannot_be_told_is_an_error_of_the_program(
+    session: SandboxSession, code: str, error: str
+) -> None:
+    result = session.run_sync(code)
+    assert result.status is ExecutionStatus.ERROR
+    assert error in (result.error or "")
+    (result.error or "").encode()
+    assert session.run_sync("print(1)").stdout == "1\n"
+
+
+def test_an_image_whose_name_is_no_unicode_comes_back_under_another(
+    session: SandboxSession,
+) -> None:
+    save = "Image.new('RGB', (40, 40)).save(os.fsdecode(b'\\xff.png'), 'PNG')"
+    result = session.run_sync(f"{save}\nprint(os.fsdecode(b'\\xff.png'))")
+    assert [image.name for image in result.images] == ["?.png"]
+
+
+def test_a_session_takes_no_more_images_than_one_message_can_carry(pool: SandboxPool) -> None:
+    images = [InputImage(f"/data/{n}.jpg", jpeg(32, 32)) for n in range(65)]
+    with pytest.raises(ValueError, match="at most 64 images"):
+        pool.open_sync(images)
+    with pool.open_sync(images[:64]) as session:
+        assert session.run_sync("print(len(os.listdir('/data')))").stdout == "64\n"
+    with pytest.raises(ValueError, match="characters"):
+        pool.open_sync([InputImage("/" + "a" * 5000, b"")])
+
+
+def test_a_session_can_be_closed_without_waiting(pool: SandboxPool) -> None:
+    session = pool.open_sync()
+    done = session.close_later()
+    assert session.close_later() is done
+    with pytest.raises(SandboxUnavailableError, match="closed"):
+        session.run_sync("1")
+    done.result(10)
 
 
 def only_worker(pool: SandboxPool) -> WorkerProcess:
