@@ -124,6 +124,7 @@ class _Worker:
         self._idle = asyncio.Event()
         self._settling = asyncio.Lock()
         self._commits_late = settings.uses(Acceleration.LATE_COMMIT)
+        self._settles_large = settings.uses(Acceleration.LARGE_FIRST)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class _Worker:
                 self._idle.set()
         await self._send(answer)
         if session is not None and isinstance(answer, BlockDone):
-            if session.memory_in_use() > _LARGE_BYTES:
+            if self._settles_large and session.memory_in_use() > _LARGE_BYTES:
                 self._large[key] = session
             self._spawn(self._settle_later(key, session))
 
