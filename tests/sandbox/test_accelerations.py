@@ -3,9 +3,15 @@
 import pytest
 
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.sandbox import InputImage, SandboxPool, SandboxSettings
 from swift_thyme.sandbox.accelerations import Acceleration
 from tests.sandbox.conftest import IMAGE_PATH, jpeg, small_settings
+
+
+def test_the_table_of_variables_has_the_same_names() -> None:
+    choices = VARIABLES["THYME_SANDBOX_FAST"].choices
+    assert choices == ("on", "off", *(f"-{item}" for item in Acceleration))
 
 
 def used(text: str) -> set[Acceleration]:
