@@ -238,7 +238,6 @@ _SANDBOX = group(
             "-rehearsal",
             "-hurry",
             "-encoder_rehearsal",
-            "-encoder_memory",
             "-early_faults",
             "-large_first",
             "-huge_pages",

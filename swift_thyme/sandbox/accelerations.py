@@ -34,8 +34,6 @@ class Acceleration(str, Enum):
     """Do without that rehearsal where the next block waits already."""
     ENCODER_REHEARSAL = "encoder_rehearsal"
     """Do the same in a new encoder."""
-    ENCODER_MEMORY = "encoder_memory"
-    """Let an encoder keep the memory of one image for the next."""
     EARLY_FAULTS = "early_faults"
     """Take the page faults of a worker after it forked before the next request."""
     LARGE_FIRST = "large_first"

@@ -56,9 +56,6 @@ MIN_SIDE = 28
 _MIB = 1024 * 1024
 _QUALITY = 95
 _JPEG_END = b"\xff\xd9"
-_KEPT_BLOCKS = 8
-"""Blocks of 1 MiB that Pillow keeps between images."""
-_KEPT_HEAP_BYTES = 16 * _MIB
 
 
 class Refused(Exception):
@@ -220,14 +217,6 @@ class _Encoder:
         return ImagesFound(tuple(images), tuple(dict.fromkeys(found.repairs)))
 
 
-def _keep_memory() -> None:
-    """Reuse the memory of one image for the next: fresh pages cost more than decoding a crop."""
-    from PIL import Image
-
-    Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]  # not in the stubs
-    linux.keep_heap(_KEPT_HEAP_BYTES)
-
-
 def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
     """Do once what the images of a block need, so that code and memory are at hand for them."""
     path = f"{config.folders.output}/rehearsal.jpg"
@@ -266,8 +255,6 @@ def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
         confine_encoder(config, library_bytes)
-        if config.settings.uses(Acceleration.ENCODER_MEMORY):
-            _keep_memory()
         encoder = _Encoder(config)
         if config.settings.uses(Acceleration.ENCODER_REHEARSAL):
             _rehearse(encoder, config)

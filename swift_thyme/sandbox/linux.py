@@ -87,14 +87,6 @@ def prctl(option: int, *arguments: int) -> None:
     _checked(_libc.prctl(ctypes.c_int(option), *values), f"prctl({option})")
 
 
-def keep_heap(size: int) -> None:
-    """Let the C library keep up to `size` free bytes instead of giving them back (mallopt)."""
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    if hasattr(_libc, "mallopt"):
-        _libc.mallopt(m_trim_threshold, size)
-        _libc.mallopt(m_mmap_threshold, size)
-
-
 def align_memory(size: int) -> None:
     """Let new memory start at a multiple of `size`, so that large arrays are whole huge pages."""
     if not hasattr(_libc, "sbrk"):
