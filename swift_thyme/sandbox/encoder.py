@@ -222,7 +222,9 @@ def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
     path = f"{config.folders.output}/rehearsal.jpg"
     request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, ())
     for frame in FrameReader().feed(encode_frame(request)):
-        encoder.answer(decode_frame(frame, FindImages))
+        answer = encoder.answer(decode_frame(frame, FindImages))
+        assert answer is not None
+        encode_frame(answer)
     encode_image(_rehearsal_image(), 1e6, 1e6)
 
 

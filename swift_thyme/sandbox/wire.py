@@ -249,21 +249,27 @@ def record(kind: type) -> Form:
         found = [item for item in get_args(hints[field.name])[1:] if isinstance(item, Form)]
         forms[field.name] = found[0] if found else _USUAL[hints[field.name]]
     names = forms.keys()
+    reads = [(name, form.read) for name, form in forms.items()]
+    # Most values are JSON already; this runs six times for each block.
+    writes = [(n, None if form.write is _as_it_is else form.write) for n, form in forms.items()]
 
     def write(value: Any, blobs: Blobs) -> dict[str, Any]:
-        return {name: form.write(getattr(value, name), blobs) for name, form in forms.items()}
+        return {
+            name: getattr(value, name) if change is None else change(getattr(value, name), blobs)
+            for name, change in writes
+        }
 
     def read(values: Any, blobs: Blobs) -> Any:
         if type(values) is not dict or values.keys() != names:
             raise WireError(f"a {kind.__name__} has the fields {', '.join(names) or 'none'}")
-        found = {}
-        for name, form in forms.items():
+        found = []
+        for name, take in reads:
             try:
-                found[name] = form.read(values[name], blobs)
+                found.append(take(values[name], blobs))
             except WireError as error:
                 raise WireError(f"{kind.__name__}.{name}: {error}") from error
         try:
-            return kind(**found)
+            return kind(*found)
         except SettingsError as error:
             raise WireError(f"unusable settings: {error}") from error
 
