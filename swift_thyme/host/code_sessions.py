@@ -59,11 +59,13 @@ class CodeSessions:
                 return
             except SandboxUnavailableError as error:
                 reason = error
+                # The log has everything that the worker said; the exception is one line.
                 logger.warning("the sandbox runs no program: %s", error)
             if check < _CHECKS - 1:
                 await asyncio.sleep(_PAUSE_S)
         raise SandboxDeadError(
-            f"the job stops because no code can be run: {reason}; `thyme doctor` says what to do"
+            f"the job stops because no code can be run: {_in_one_line(reason)}; "
+            "`thyme doctor` says what to do"
         ) from reason
 
     async def open(self, images: Sequence[InputImage]) -> SandboxSession:
@@ -85,11 +87,19 @@ class CodeSessions:
                 if self._failed_openings >= _MOST_FAILED_OPENINGS:
                     raise SandboxDeadError(
                         f"the job stops: {self._failed_openings} trajectories in a row had no "
-                        f"sandbox session: {error}"
+                        f"sandbox session: {_in_one_line(error)}"
                     ) from error
                 raise
         self._failed_openings = 0
         return session
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return an error's text, of a traceback in it the last line only."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    if not others:
+        return first
+    return f"{first.removesuffix('Traceback (most recent call last):')}{others[-1].strip()}"
 
 
 @functools.cache

@@ -32,19 +32,22 @@ def library_folders() -> list[str]:
     """Return the folders of the import path that the libraries of generated code lie in.
 
     Libraries may lie in several places: site-packages, and folders of ``PYTHONPATH`` that a cluster
-    or ``pip install --target`` made.
+    or ``pip install --target`` made. The order is that of the import path: two folders may hold
+    the same library.
     """
-    folders: list[str] = []
+    found: set[str] = set()
     for name in _LIBRARIES:
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
             continue
-        for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-            folder = os.path.dirname(os.path.realpath(place))
-            if folder not in folders:
-                folders.append(folder)
-    return folders
+        # A folder without __init__.py is no library, whatever it is called; it has no origin.
+        if spec is not None and spec.origin is not None:
+            # A package may be a link into a store that holds nothing else that it needs.
+            places = spec.submodule_search_locations or ()
+            found.update(os.path.realpath(os.path.dirname(place)) for place in places)
+    order = {os.path.realpath(path or "."): rank for rank, path in reversed([*enumerate(sys.path)])}
+    return sorted(found, key=lambda folder: (order.get(folder, len(order)), folder))
 
 
 def hide_package_folder() -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from swift_thyme.core.protocol import OUTPUT_DIR
 from swift_thyme.sandbox import linux
+from swift_thyme.sandbox.process_environment import library_folders
 
 __all__ = ["PrivateFolders", "attach_image", "build", "readable_paths", "seal"]
 
@@ -58,10 +59,7 @@ def readable_paths() -> list[str]:
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     prefixes.add(os.path.dirname(os.path.dirname(os.path.realpath(sys.executable))))
     # Packages installed elsewhere, for example with pip install --user or --target.
-    for name in ("numpy", "cv2", "PIL"):
-        module = sys.modules.get(name)
-        if module is not None and module.__file__ is not None:
-            prefixes.add(os.path.dirname(os.path.dirname(module.__file__)))
+    prefixes.update(library_folders())
     if site.ENABLE_USER_SITE:
         prefixes.add(site.getusersitepackages())
     for prefix in sorted(prefixes):

@@ -84,7 +84,7 @@ def main() -> None:
             freeze_memory()
         if settings.uses(Acceleration.REHEARSAL):
             factory.rehearse()
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ImportError) as error:
         connection.sendall(encode_frame(Broken(_text(error))))
         return
     off = [f"{layer.name} ({layer.reason})" for layer in found if not layer.on]
