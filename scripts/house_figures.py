@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-LONG = 450
-READING = {"protocol.py", "core/protocol.py"}
+LONG, READING = 450, {"protocol.py", "core/protocol.py"}
 TAG = re.compile(r"<[\\/?(:]*(?:think|code|answer|sandbox_output)\b", re.IGNORECASE)
 LONGEST_PATTERN = 120  # characters; a longer literal is prose that mentions a tag
 SEARCHES = set(
