@@ -10,8 +10,9 @@ All figures are read off the syntax trees of ``swift_thyme/**/*.py``. A place is
   ``a`` where ``b`` is a name in it. Modules right in ``swift_thyme`` are the package "(root)".
 * Arrows: pairs of a package and another one that it imports.
 * Tags: lines that look for a tag of the protocol (think, code, answer, sandbox_output) outside the
-  one reading, protocol.py. They call ``re.*`` or a searching method of str, or compare, with a
-  literal that holds a tag or a name that stands for one. Writing a tag into a text does not count.
+  one reading (protocol.py, core/reading.py). They call ``re.*`` or a searching method of str, or
+  compare, with a literal that holds a tag or a name that stands for one. Not counted: writing a tag
+  into a text, and comparing a tag that the reading found (``tag.text``, ``piece.tag``).
 * Images: lines with ``Image.open``, ``b64decode``, ``imdecode`` or ``alpha_composite``, with the
   first bytes of a file format, that look for the head of a data URI, or name a mode with alpha.
 * Environment: lines that use ``os.environ`` or ``os.getenv``, except those that write to it.
@@ -28,13 +29,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-LONG, READING = 450, {"protocol.py", "core/protocol.py"}
+LONG, READING = 450, {"protocol.py", "core/protocol.py", "core/reading.py"}
 TAG = re.compile(r"<[\\/?(:]*(?:think|code|answer|sandbox_output)\b", re.IGNORECASE)
 LONGEST_PATTERN = 120  # characters; a longer literal is prose that mentions a tag
 SEARCHES = set(
     "count endswith find index partition removeprefix removesuffix replace rfind rindex rpartition "
     "rsplit split startswith compile search match fullmatch sub subn findall finditer".split()
 )
+ASKS_THE_READING = re.compile(r"\b(?:tag|piece|t)\.(?:text|tag)\b|\bfind_tags\(")
 HEADS = ("startswith", "partition", "removeprefix")
 DECODERS = ("Image.open", "b64decode", "imdecode", "alpha_composite")
 FIRST_BYTES = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"WEBP", b"BM", b"II*", b"MM\0*")
@@ -98,7 +100,6 @@ def package_graph(modules: list[Module], graph: Graph) -> Graph:
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Return the groups of nodes that reach each other."""
     reach: dict[str, set[str]] = {}
     for start in graph:
         seen, todo = reach.setdefault(start, set()), list(graph[start])
@@ -122,7 +123,6 @@ def holds_tag(node: ast.AST, names: set[str]) -> bool:
 
 
 def tag_names(module: Module, known: set[str]) -> set[str]:
-    """Return the names that stand for tags in a module."""
     names = set(known)
     plain = (ast.Constant, ast.Name, ast.Tuple, ast.List, ast.Set, ast.IfExp)
     for _ in range(3):  # a name may stand for a name
@@ -138,10 +138,11 @@ def tag_lines(module: Module, known: set[str]) -> Iterator[int]:
     names = tag_names(module, known)
     for node in ast.walk(module.tree) if module.path not in READING else ():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in SEARCHES and any(holds_tag(arg, names) for arg in node.args):
+            if node.func.attr in SEARCHES and any(holds_tag(arg, names) for arg in node.args[:1]):
                 yield node.lineno
         elif isinstance(node, ast.Compare):
-            if any(holds_tag(part, names) for part in (node.left, *node.comparators)):
+            found = any(holds_tag(part, names) for part in (node.left, *node.comparators))
+            if found and not ASKS_THE_READING.search(ast.unparse(node)):
                 yield node.lineno
 
 
@@ -201,7 +202,6 @@ def private_lines(module: Module, own: set[str]) -> Iterator[int]:
 
 
 def figures(checkout: Path) -> list[Figure]:
-    """Return all figures of a checkout, in the order of the table."""
     modules = read_modules(checkout)
     graph = import_graph(modules)
     arrows = package_graph(modules, graph)

@@ -24,6 +24,8 @@ FILES = {
         "    'Reads <answer> tags.'\n"
         "    written = f'{CODE_OPEN}{text}'\n"
         "    return written.endswith(STOPS) or host._queue or getattr(host, '_fill')\n"
+        "def h(tag):\n"
+        "    return tag.text == CODE_OPEN\n"
     ),
     "b/__init__.py": "",
     "b/two.py": (
