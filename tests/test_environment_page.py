@@ -22,7 +22,7 @@ ALLOWED = {
     "swift_thyme/inference/engine_guard.py": "passes all on to a child process",
     "swift_thyme/inference/model.py": "sets what hosts read when they are imported",
     "swift_thyme/sandbox/process_environment.py": "passes a few on to a child process",
-    "swift_thyme/sandbox/worker.py": "empties its own",
+    "swift_thyme/sandbox/preload.py": "empties its own",
     "plugin/thyme_checkout.py": "adds to the import path of child processes",
     "scripts/bench_ats.py": "sets what vLLM reads when it is imported",
     "scripts/make_tiny_model.py": "passes all on to a child process",
