@@ -161,3 +161,8 @@ def test_a_part_that_is_used_alone_stays_light(module: str) -> None:
     program = f"import sys, {module}; print(sorted(set({heavy!r}) & set(sys.modules)))"
     run = run_program(python_program("-c", program))
     assert run.stdout.strip() == "[]", run.stderr
+
+
+@pytest.mark.parametrize("path", modules(), ids=named)
+def test_a_module_holds_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450

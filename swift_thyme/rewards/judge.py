@@ -13,20 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 import time
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from swift_thyme.core.errors import JudgeError
+from swift_thyme.rewards.connections import open_transport, retry_after_s
 from swift_thyme.rewards.endpoints import Endpoint
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import JudgeQuestion
@@ -42,7 +39,6 @@ _REFUSALS = (400, 413, 422)
 """Statuses that are about the request; any other error status is about the server."""
 _RETRY_BASE_S = 0.2
 _RETRY_MOST_S = 4.0
-_BUSY_MOST_S = 8.0
 _BUSY_TRIES = 4
 """Busy replies that cost as much as one failed attempt."""
 _POLL_S = 0.1
@@ -67,22 +63,6 @@ class _End(Enum):
 class _Attempt:
     end: _End
     score: float | None = None
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Return the TLS settings; loading the certificates takes longer than many a request."""
-    return httpx.create_ssl_context()
-
-
-def _transport(url: str) -> httpx.AsyncHTTPTransport:
-    """Return a connection to a server, through the proxy that the environment names for it."""
-    split = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(split.scheme) or proxies.get("all")
-    if proxy and split.hostname and proxy_bypass(split.hostname):
-        proxy = None
-    return httpx.AsyncHTTPTransport(verify=_tls(), proxy=proxy or None)
 
 
 class Judge:
@@ -356,7 +336,7 @@ class JudgeSession:
         """Send one request over a reserved place and give the place back."""
         started = time.monotonic()
         idle = self._idle[endpoint.url]
-        transport = idle.pop() if idle else _transport(endpoint.url)
+        transport = idle.pop() if idle else open_transport(endpoint.url)
         try:
             response = await self._post(transport, endpoint, question, tries)
             return self._read(endpoint, question, response, started)
@@ -444,7 +424,7 @@ class JudgeSession:
     ) -> _Attempt:
         status = response.status_code
         if status in _BUSY and (status == 429 or "retry-after" in response.headers):
-            endpoint.busy(_retry_after_s(response))
+            endpoint.busy(retry_after_s(response))
             return _Attempt(_End.BUSY)
         if status in _REFUSALS:
             endpoint.last_error = f"HTTP {status}"
@@ -472,13 +452,3 @@ class JudgeSession:
         self._judge.latencies_s.append(seconds)
         self._judge.metrics.latency(seconds)
         return _Attempt(_End.VERDICT, verdict / question.highest)
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    """Return how long a busy server wants to be left alone (in seconds, within reason)."""
-    text = response.headers.get("retry-after", "")
-    try:
-        wait_s = float(text)
-    except ValueError:
-        wait_s = 0.5
-    return min(_BUSY_MOST_S, max(0.05, wait_s)) * random.uniform(1.0, 1.2)
