@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import ssl
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-__all__ = ["open_transport", "retry_after_s"]
+from swift_thyme.rewards.reward_settings import JudgeSettings
+
+__all__ = ["open_transport", "retry_after_s", "send"]
 
 _BUSY_MOST_S = 8.0
 
@@ -29,6 +32,34 @@ def open_transport(url: str) -> httpx.AsyncHTTPTransport:
     if proxy and split.hostname and proxy_bypass(split.hostname):
         proxy = None
     return httpx.AsyncHTTPTransport(verify=_tls(), proxy=proxy or None)
+
+
+async def send(
+    settings: JudgeSettings,
+    transport: httpx.AsyncHTTPTransport,
+    url: str,
+    body: dict[str, Any] | None = None,
+) -> httpx.Response:
+    """Get a URL, or post JSON to it, and read the whole response.
+
+    Raises:
+        httpx.HTTPError: The server cannot be reached, or is too slow.
+    """
+    key = settings.api_key
+    timeout = httpx.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s)
+    request = httpx.Request(
+        "GET" if body is None else "POST",
+        url,
+        headers={"Authorization": f"Bearer {key}"} if key else None,
+        json=body,
+        extensions={"timeout": timeout.as_dict()},
+    )
+    response = await transport.handle_async_request(request)
+    try:
+        await response.aread()
+    finally:
+        await response.aclose()
+    return response
 
 
 def retry_after_s(response: httpx.Response) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from swift_thyme.core.errors import JudgeError
-from swift_thyme.rewards.connections import open_transport, retry_after_s
+from swift_thyme.rewards.connections import open_transport, retry_after_s, send
 from swift_thyme.rewards.endpoints import Endpoint
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import JudgeQuestion
@@ -351,26 +351,6 @@ class JudgeSession:
             self._release(endpoint)
         return _Attempt(_End.DOWN)
 
-    async def _send(
-        self, transport: httpx.AsyncHTTPTransport, url: str, body: dict[str, Any] | None = None
-    ) -> httpx.Response:
-        """Get a URL, or post JSON to it, and read the whole response."""
-        limits, key = self._settings, self._settings.api_key
-        timeout = httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s)
-        request = httpx.Request(
-            "GET" if body is None else "POST",
-            url,
-            headers={"Authorization": f"Bearer {key}"} if key else None,
-            json=body,
-            extensions={"timeout": timeout.as_dict()},
-        )
-        response = await transport.handle_async_request(request)
-        try:
-            await response.aread()
-        finally:
-            await response.aclose()
-        return response
-
     async def _post(
         self,
         transport: httpx.AsyncHTTPTransport,
@@ -389,11 +369,13 @@ class JudgeSession:
         if asked_json:
             body["response_format"] = {"type": "json_object"}
         self._judge.metrics.count("judge_requests")
-        response = await self._send(transport, f"{endpoint.url}/chat/completions", body)
+        response = await send(self._settings, transport, f"{endpoint.url}/chat/completions", body)
         if asked_json and response.status_code in (*_REFUSALS, 501):
             del body["response_format"]
             self._judge.metrics.count("judge_requests")
-            response = await self._send(transport, f"{endpoint.url}/chat/completions", body)
+            response = await send(
+                self._settings, transport, f"{endpoint.url}/chat/completions", body
+            )
             if response.is_success:
                 endpoint.json_mode = False
         return response
@@ -407,7 +389,7 @@ class JudgeSession:
         """
         async with self._model_locks[endpoint.url]:
             if endpoint.model is None:
-                response = await self._send(transport, f"{endpoint.url}/models")
+                response = await send(self._settings, transport, f"{endpoint.url}/models")
                 if not response.is_success:
                     raise ValueError(f"/models replies with HTTP {response.status_code}")
                 try:
