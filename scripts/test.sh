@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: bash scripts/test.sh [arguments of pytest]
-# Lint, types and tests. Without arguments every test runs, the slow ones included.
+# Lint, types and tests, the slow ones included. Tests marked `ci` run with CI=true alone.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

@@ -52,6 +52,20 @@ def python_program(*argv: str) -> list[str]:
     return [sys.executable, *argv]
 
 
+def in_ci() -> bool:
+    """Tell whether this is the run of ``.ci/run``."""
+    return os.environ.get("CI", "").lower() == "true"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests that are marked ``ci`` to continuous integration."""
+    if in_ci():
+        return
+    for item in items:
+        if item.get_closest_marker("ci") is not None:
+            item.add_marker(pytest.mark.skip(reason="runs in .ci/run alone; CI=true runs it here"))
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of the testbed: 16 RL rows, 8 evaluation rows, 8 demonstrations."""
@@ -67,6 +81,6 @@ def chromium() -> None:
     """Skip where no Chromium is installed, but never in continuous integration."""
     if find_chromium() is None:
         message = f"needs a Chromium: {INSTALL}"
-        if os.environ.get("CI", "").lower() == "true":
+        if in_ci():
             pytest.fail(message)
         pytest.skip(message)

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import ROOT, cpu_environment
 from tests.e2e.jobs import as_argv, grpo_flags, training_log
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 USES_THE_LIBRARIES = """
 import PIL, cv2, numpy

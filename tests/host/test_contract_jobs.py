@@ -9,7 +9,7 @@ import pytest
 from swift_thyme.host.compiled_names import package_folder
 from tests.conftest import ROOT, TINY_MODEL, python_program, run_program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "megatron", "ray", "ui")
 
