@@ -330,7 +330,7 @@ def test_no_other_module_matches_tags_by_itself() -> None:
         # The thoughts of a judge, whose replies do not follow the protocol.
         "rewards/replies.py",
         # Tags that a program still has around it.
-        "sandbox/repair.py",
+        "sandbox/text_repair.py",
     }
     assert {item for item in found if item.partition(":")[0] not in allowed} == {
         item for item in found if item.startswith("core/reading.py")
