@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import swift_thyme
+from swift_thyme.sandbox.sandbox_settings import DEFAULT_PRELOAD
 
 __all__ = [
     "hide_package_folder",
@@ -19,7 +20,7 @@ __all__ = [
 ]
 
 _PASSED_ON = ("LD_LIBRARY_PATH", "TZ")
-_LIBRARIES = ("numpy", "cv2", "PIL", "matplotlib", "scipy", "sympy")
+_LIBRARIES = tuple(dict.fromkeys(name.partition(".")[0] for name in DEFAULT_PRELOAD))
 """Libraries that decide which folders of the import path a worker gets."""
 
 
