@@ -48,7 +48,8 @@ class Channel:
         return self._own.fileno()
 
     def close(self) -> None:
-        """Close the worker's end."""
+        """Close the worker's end, and the other one where nobody took it."""
+        self.other.close()
         if self._own.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._own.fileno())
             self._own.close()

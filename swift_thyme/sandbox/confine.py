@@ -16,6 +16,7 @@ from swift_thyme.sandbox.session_config import Confinement, SessionConfig
 __all__ = [
     "close_descriptors",
     "confine_encoder",
+    "confine_keeper",
     "confine_runner",
     "measure_address_space",
     "prepare_filters",
@@ -31,6 +32,7 @@ def prepare_filters(confinement: Confinement) -> None:
         for allow_fork in (True, False):
             for keep_metadata in {False, not confinement.namespaces}:
                 seccomp.build_filter(allow_fork, keep_metadata)
+        seccomp.build_filter(True, False, True)
 
 
 def close_descriptors(keep: set[int]) -> None:
@@ -78,15 +80,48 @@ def _resource_limits(config: SessionConfig, library_bytes: int) -> None:
 
 
 def _lock_down(config: SessionConfig, writable: tuple[str, ...], allow_fork: bool) -> None:
-    if config.confinement.namespaces or config.user_id is not None or os.geteuid() == 0:
-        linux.drop_capabilities()
-    if linux.SUPPORTED:
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    _give_up_rights(config)
     if config.confinement.landlock_abi:
         landlock.restrict_paths(_readable(config), writable, config.confinement.landlock_abi)
     if config.confinement.seccomp:
         keep_metadata = not config.confinement.namespaces
         linux.install_seccomp(seccomp.build_filter(allow_fork, keep_metadata))
+
+
+def confine_keeper(config: SessionConfig, store: int) -> None:
+    """Confine the process that copies what the model's code wrote to the session's own files.
+
+    What it forks from now on is confined twice.
+
+    Args:
+        config: The session's surroundings.
+        store: Descriptor of the folder of copies.
+
+    Raises:
+        OSError: A layer that the probe found could not be applied.
+    """
+    confinement = config.confinement
+    _give_up_rights(config)
+    if confinement.landlock_abi:
+        writable = (*config.folders.writable, *_devices(config))
+        # It stops the session's processes, of which it forked some before this.
+        landlock.restrict_paths(
+            _readable(config), writable, confinement.landlock_abi, (store,), scoped=False
+        )
+    if confinement.seccomp:
+        linux.install_seccomp(seccomp.build_filter(True, False, True))
+
+
+def _give_up_rights(config: SessionConfig) -> None:
+    if config.confinement.namespaces or config.user_id is not None or os.geteuid() == 0:
+        linux.drop_capabilities()
+    if linux.SUPPORTED:
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _devices(config: SessionConfig) -> tuple[str, ...]:
+    """Return the devices that can be written to."""
+    return ("/dev/null", "/dev/zero", "/dev/full") if config.confinement.namespaces else ()
 
 
 def _readable(config: SessionConfig) -> list[str]:
@@ -106,10 +141,7 @@ def confine_runner(config: SessionConfig, library_bytes: int) -> None:
         OSError: A layer that the probe found could not be applied.
     """
     _resource_limits(config, library_bytes)
-    writable = config.folders.writable
-    if config.confinement.namespaces:
-        writable = (*writable, "/dev/null", "/dev/zero", "/dev/full")
-    _lock_down(config, writable, allow_fork=True)
+    _lock_down(config, (*config.folders.writable, *_devices(config)), allow_fork=True)
 
 
 def confine_encoder(config: SessionConfig, library_bytes: int) -> None:
@@ -117,10 +149,9 @@ def confine_encoder(config: SessionConfig, library_bytes: int) -> None:
     _resource_limits(config, library_bytes)
     folders = () if config.confinement.namespaces else config.folders.writable
     if config.confinement.landlock_abi:
-        abi = config.confinement.landlock_abi
-        linux.drop_capabilities() if os.geteuid() == 0 or config.confinement.namespaces else None
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        landlock.restrict_paths([*_readable(config), *folders], (), abi)
+        _give_up_rights(config)
+        readable = [*_readable(config), *folders]
+        landlock.restrict_paths(readable, (), config.confinement.landlock_abi)
         if config.confinement.seccomp:
             linux.install_seccomp(seccomp.build_filter(False, False))
         return

@@ -220,7 +220,7 @@ class _Encoder:
 def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
     """Do once what the images of a block need, so that code and memory are at hand for them."""
     path = f"{config.folders.output}/rehearsal.jpg"
-    request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, ())
+    request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, (), 1.0)
     for frame in FrameReader().feed(encode_frame(request)):
         answer = encoder.answer(decode_frame(frame, FindImages))
         assert answer is not None

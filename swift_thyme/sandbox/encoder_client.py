@@ -26,7 +26,10 @@ from swift_thyme.sandbox.wire import WireError
 
 __all__ = ["EncoderBroken", "EncoderClient"]
 
-_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 10.0
+_GRACE_S = 0.15
+"""Seconds over the time that an encoder has, which it keeps to between two images."""
+_NUDGE_EVERY_S = 0.25
 _MAX_JSON_BYTES = 32 << 20
 _INBOX = Inbox(1 << 18)
 
@@ -68,27 +71,33 @@ class EncoderClient:
 
     Attributes:
         pid: The encoder's process id; 0 until it is known.
-        other: The encoder's end of the connection.
+        other: The encoder's end of the connection, until it has it.
     """
 
     def __init__(self, keeper: KeeperClient, max_bytes: int) -> None:
         self.pid = 0
         self._keeper = keeper
         self._max_bytes = max_bytes
-        self._own, self.other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._own.setblocking(False)
         self._is_new = False
         self._answer: _Answer | None = None
+        self._connect()
+
+    def _connect(self) -> None:
+        self._own, self.other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._own.setblocking(False)
 
     def listen(self, pid: int) -> None:
-        """Begin to take what the encoder sends, in the running loop."""
+        """Begin to take what the encoder sends, in the running loop; it has its end now."""
         self.pid = pid
+        self.other.close()
         asyncio.get_running_loop().add_reader(self._own.fileno(), self._on_readable)
 
     def close(self) -> None:
         """Close the connection."""
-        asyncio.get_running_loop().remove_reader(self._own.fileno())
-        self._own.close()
+        if self._own.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._own.fileno())
+            self._own.close()
+        self.other.close()
 
     async def find(self, request: FindImages) -> ImagesFound:
         """Let the encoder find and read the images of a block.
@@ -97,7 +106,8 @@ class EncoderClient:
             EncoderBroken: It cannot.
         """
         with _as_broken():
-            found = decode_frame(await self._ask(request), ImagesFound)
+            answer = await self._ask(request, request.budget_s + _GRACE_S)
+            found = decode_frame(answer, ImagesFound)
             # What it cannot have found shows that a decoder was broken into.
             if any(image.end > len(request.text) for image in found.images):
                 raise WireError("an image lies outside of the text")
@@ -124,7 +134,7 @@ class EncoderClient:
         for _ in range(2):
             try:
                 with _as_broken():
-                    decode_frame(await self._ask(RebaseFiles()), Finished)
+                    decode_frame(await self._ask(RebaseFiles(), _START_TIMEOUT_S), Finished)
             except EncoderBroken:
                 await self.replace()
             else:
@@ -140,34 +150,45 @@ class EncoderClient:
         """
         self._is_new = True
         kill_quietly(self.pid)
-        with contextlib.suppress(BlockingIOError):
-            while self._own.recv(1 << 16):
-                continue
+        self.close()
+        self._connect()
         known = set(descendants(self._keeper.pid))
-        await self._keeper.order(KeeperAction.START_ENCODER)
-        self.pid = self._keeper.new_child(known)
+        await self._keeper.order(KeeperAction.START_ENCODER, False, [self.other.fileno()])
+        self.listen(self._keeper.new_child(known))
 
-    async def _ask(self, request: Message) -> Frame:
+    async def _ask(self, request: Message, timeout_s: float) -> Frame:
         """Send a request and return the frame that answers it."""
         kill_quietly(self.pid, signal.SIGCONT)
         loop = asyncio.get_running_loop()
         answer = self._answer = _Answer(loop.create_future(), self._max_bytes)
-        timer = loop.call_later(_TIMEOUT_S, answer.fail, asyncio.TimeoutError())
+        deadline = loop.time() + timeout_s
+        timer: asyncio.TimerHandle
+
+        def nudge() -> None:
+            nonlocal timer
+            if loop.time() >= deadline:
+                answer.fail(asyncio.TimeoutError())
+                return
+            kill_quietly(self.pid, signal.SIGCONT)  # something else may have stopped it
+            wait_s = min(_NUDGE_EVERY_S, max(0.0, deadline - loop.time()))
+            timer = loop.call_later(wait_s, nudge)
+
+        timer = loop.call_later(min(_NUDGE_EVERY_S, timeout_s), nudge)
         try:
-            await self._send(encode_frame(request))
+            await self._send(encode_frame(request), timeout_s)
             return await answer.frame
         finally:
             timer.cancel()
             self._answer = None
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes, timeout_s: float) -> None:
         try:
             data = data[self._own.send(data) :]
         except BlockingIOError:
             pass
         if data:
             sending = asyncio.get_running_loop().sock_sendall(self._own, data)
-            await asyncio.wait_for(sending, _TIMEOUT_S)
+            await asyncio.wait_for(sending, timeout_s)
 
     def _on_readable(self) -> None:
         """Take what the encoder sends; where it was asked nothing, nothing is to be had."""

@@ -1,113 +1,56 @@
 """The files of a session: what a block changed, and how to undo it.
 
-After each block that succeeded the private folders are copied, file by file and only what
-changed; a block that fails is undone from these copies. All of it runs while no process of the
-model's code is running, so nothing can be swapped between a check and its use.
+After each block that succeeded the private folders are copied, each file once and only what
+changed; a block that fails is undone from these copies. Both happen while no process of the
+session runs, and go through descriptors of folders (`file_walk`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from swift_thyme.sandbox.rootfs import copy_descriptor
+from swift_thyme.sandbox.file_walk import (
+    Entry,
+    Found,
+    Shut,
+    look,
+    opened,
+    parent_of,
+    remove_tree,
+    walk,
+)
 
-__all__ = ["FileKeeper", "FileView", "disk_use"]
+__all__ = ["FileKeeper", "FileView", "copy_file"]
 
-_MAX_DEPTH = 24
 _MAX_ENTRIES = 8192
+_CHUNK_BYTES = 1 << 20
 
 
-class _Entry(NamedTuple):
-    """One file, folder or link; the change time cannot be forged by the program."""
-
-    mode: int
-    inode: int
-    size: int
-    changed_ns: int
-    modified_ns: int
-    link: str
-    device: int
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-    def same(self, other: _Entry) -> bool:
-        if self.is_folder and other.is_folder:
-            return self.mode == other.mode
-        return self[:4] == other[:4]
-
-
-def _entry(path: str) -> _Entry | None:
-    try:
-        return _describe(path, os.lstat(path))
-    except OSError:
-        return None
-
-
-def _describe(path: str, info: os.stat_result) -> _Entry:
-    link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else ""
-    return _Entry(
-        info.st_mode,
-        info.st_ino,
-        info.st_size,
-        info.st_ctime_ns,
-        info.st_mtime_ns,
-        link,
-        info.st_dev,
-    )
-
-
-def _walk(folder: str, device: int, depth: int = 0) -> Iterator[tuple[str, _Entry]]:
-    """Yield everything beneath a folder, parents first; links and mounts are not entered."""
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return
-    names.sort()
-    for name in names:
-        path = f"{folder}/{name}"
-        entry = _entry(path)
-        if entry is None or entry.device != device:
-            continue  # input images and a Python installation can be mounted below /tmp
-        yield path, entry
-        if depth < _MAX_DEPTH and entry.is_folder:
-            yield from _walk(path, device, depth + 1)
-
-
-def _remove_tree(path: str) -> None:
-    """Remove a folder of any depth with constant memory: inner folders are moved up first."""
-    parent = os.path.dirname(path)
-    pending = [path]
-    serial = 0
-    while pending:
-        folder = pending.pop()
-        os.chmod(folder, 0o700)
-        for name in os.listdir(folder):
-            inner = f"{folder}/{name}"
-            if stat.S_ISDIR(os.lstat(inner).st_mode):
-                os.chmod(inner, 0o700)
-                serial += 1
-                moved = f"{parent}/.removed-{os.getpid()}-{serial}"
-                os.rename(inner, moved)
-                pending.append(moved)
-            else:
-                os.unlink(inner)
-        os.rmdir(folder)
-
-
-def disk_use(folder: str, max_bytes: int, max_entries: int) -> tuple[int, int]:
-    """Return bytes and entries beneath a folder; stops counting where one is over its maximum."""
-    size = entries = 0
-    for _, entry in _walk(folder, os.stat(folder).st_dev):
-        size += entry.size if stat.S_ISREG(entry.mode) else 0
-        entries += 1
-        if size > max_bytes or entries > max_entries:
-            break
-    return size, entries
+def copy_file(source: int, target: int) -> None:
+    """Make a file hold what another one does; holes stay holes, and nothing is read at them."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, 0)
+    os.ftruncate(target, size)
+    start = 0
+    while start < size:
+        try:
+            start = os.lseek(source, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return  # nothing but a hole is left
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end:
+            sent = os.sendfile(target, source, start, min(end - start, _CHUNK_BYTES))
+            if not sent:
+                return
+            start += sent
 
 
 class FileView:
@@ -117,18 +60,23 @@ class FileView:
         folders: The folders, as this process sees them.
     """
 
-    def __init__(self, folders: tuple[str, ...]) -> None:
-        self._folders = [(folder, os.stat(folder).st_dev) for folder in folders]
-        self._entries: dict[str, _Entry] = {}
-        self._seen: dict[str, _Entry] = {}
+    _shut = Shut.SKIP
 
-    def _current(self) -> dict[str, _Entry]:
-        found: dict[str, _Entry] = {}
-        for folder, device in self._folders:
-            for path, entry in _walk(folder, device):
-                found[path] = entry
-                if len(found) >= _MAX_ENTRIES:
-                    return found
+    def __init__(self, folders: tuple[str, ...]) -> None:
+        self._folders = folders
+        self._entries: dict[str, Entry] = {}
+        self._seen: dict[str, Entry] = {}
+
+    def _all(self, shut: Shut | None = None) -> Iterator[Found]:
+        for folder in self._folders:
+            yield from walk(folder, self._shut if shut is None else shut)
+
+    def _current(self) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for item in self._all():
+            found[item.path] = item.entry
+            if len(found) >= _MAX_ENTRIES:
+                break
         return found
 
     def changed(self) -> list[str]:
@@ -137,8 +85,7 @@ class FileView:
         found = [
             (entry.modified_ns, path)
             for path, entry in self._seen.items()
-            if stat.S_ISREG(entry.mode)
-            and not (path in self._entries and self._entries[path].same(entry))
+            if entry.is_file and not (path in self._entries and self._entries[path].same(entry))
         ]
         return [path for _, path in sorted(found)]
 
@@ -151,97 +98,183 @@ class FileView:
         self._entries = self._seen = self._current()
 
 
+class _Copy(NamedTuple):
+    """A file of the state to go back to."""
+
+    name: str
+    """Of its copy in the store."""
+    entry: Entry
+
+
 class FileKeeper(FileView):
     """Copies and restores the private folders of one session.
 
     Args:
         folders: The folders, as this process sees them.
-        store: Folder for the copies that the code of the model cannot reach; a
-            `/proc/self/fd/N` path or a plain one.
+        store: Descriptor of a folder for the copies, which the code of the model cannot reach.
     """
 
-    def __init__(self, folders: tuple[str, ...], store: str) -> None:
+    _shut = Shut.VISIT
+
+    def __init__(self, folders: tuple[str, ...], store: int) -> None:
         super().__init__(folders)
         self._store = store
-        self.rebase()
-        self._copies: dict[str, str] = {}
+        self._copies: dict[int, _Copy] = {}
+        """By the number of the file: one with several names is copied once."""
         self._serial = 0
+        self.rebase()
 
-    def commit(self) -> None:
-        """Make the present files the ones that `restore` goes back to."""
-        current = self._current()
-        for path in [p for p in self._copies if p not in current]:
-            self._drop_copy(path)
-        for path, entry in current.items():
-            known = self._entries.get(path)
-            if not stat.S_ISREG(entry.mode) or (
-                known is not None and known.same(entry) and path in self._copies
-            ):
-                continue
-            self._drop_copy(path)
-            self._serial += 1
-            copy = f"{self._store}/{self._serial}"
-            descriptor = _open_regular(path)
-            if descriptor is None:
-                continue
-            try:
-                copy_descriptor(descriptor, copy)
-            finally:
-                os.close(descriptor)
-            self._copies[path] = copy
-        self._entries = {path: _entry(path) or entry for path, entry in current.items()}
+    def commit(self, mapped: bool) -> None:
+        """Make the present files the ones that `restore` goes back to.
 
-    def restore(self) -> None:
-        """Undo every change since the last commit."""
-        for path, entry in list(self._current().items()):
-            known = self._entries.get(path)
-            if known is not None and known.same(entry):
+        Args:
+            mapped: Whether files may have been changed through memory, which no time shows.
+
+        Raises:
+            OSError: There is no room for the copies.
+        """
+        entries: dict[str, Entry] = {}
+        copies: dict[int, _Copy] = {}
+        for path, entry, folder, name in self._all():
+            entries[path] = entry
+            if not entry.is_file or entry.inode in copies:
                 continue
-            if not os.path.lexists(path):
-                continue  # went with its folder
-            if entry.is_folder:
-                if known is not None and known.is_folder:
-                    os.chmod(path, stat.S_IMODE(known.mode))
-                else:
-                    _remove_tree(path)
-            else:
-                os.unlink(path)
+            known = self._copies.get(entry.inode)
+            if known is not None and known.entry.same(entry) and not mapped:
+                copies[entry.inode] = known
+                continue
+            with opened(folder, name, os.O_RDONLY) as source:
+                copy = self._copy(source, known)
+            entries[path] = entry = look(folder, name) or entry
+            copies[entry.inode] = _Copy(copy, entry)
+        kept = {copy.name for copy in copies.values()}
+        for unused in self._copies.values():
+            if unused.name not in kept:
+                os.unlink(unused.name, dir_fd=self._store)
+        self._entries, self._copies = entries, copies
+
+    def restore(self, mapped: bool) -> None:
+        """Undo every change since the last commit.
+
+        A file that is still there is written to in place: the state to go back to may have it
+        open, or mapped.
+
+        Args:
+            mapped: As for `commit`.
+
+        Raises:
+            OSError: It cannot be undone.
+        """
+        present: dict[str, Entry] = {}
+        strangers: dict[str, Entry] = {}
+        if not mapped and self._is_unchanged():
+            return
+        for item in self._all(Shut.OPEN):
+            stays = _is_the_same(self._entries.get(item.path), item.entry)
+            (present if stays else strangers)[item.path] = item.entry
+        for path in strangers.keys() & self._entries.keys():
+            self._remove(path, strangers.pop(path))
+        names = {e.inode: path for path, e in (*strangers.items(), *present.items()) if e.is_file}
         for path, entry in self._entries.items():
-            if not os.path.lexists(path):
-                self._recreate(path, entry)
-        self._entries = {path: _entry(path) or entry for path, entry in self._entries.items()}
+            if path not in present:
+                self._bring_back(path, entry, names)
+        for path in sorted(strangers):
+            self._remove(path, strangers[path])
+        self._refill(mapped)
+        for path, entry in reversed(self._entries.items()):
+            if entry.is_folder:
+                with self._parent(path) as (folder, name):
+                    os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=folder)
+        self._number_again()
 
-    def _recreate(self, path: str, entry: _Entry) -> None:
-        if entry.is_folder:
-            os.mkdir(path, stat.S_IMODE(entry.mode) | 0o700)
-        elif entry.link:
-            os.symlink(entry.link, path)
-        elif path in self._copies:
-            source = os.open(self._copies[path], os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                copy_descriptor(source, path)
-            finally:
-                os.close(source)
-            os.chmod(path, stat.S_IMODE(entry.mode))
-            os.utime(path, ns=(entry.modified_ns, entry.modified_ns))
+    def _is_unchanged(self) -> bool:
+        count = 0
+        for item in self._all():
+            known = self._entries.get(item.path)
+            if known is None or not known.same(item.entry):
+                return False
+            count += 1
+        return count == len(self._entries)
 
-    def _drop_copy(self, path: str) -> None:
-        copy = self._copies.pop(path, None)
-        if copy is not None:
-            os.unlink(copy)
+    def _parent(self, path: str) -> contextlib.AbstractContextManager[tuple[int, str]]:
+        root = next(folder for folder in self._folders if path.startswith(f"{folder}/"))
+        return parent_of(root, path)
 
-
-def _open_regular(path: str) -> int | None:
-    """Open a file for reading whatever its mode says; None where that is impossible."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        return os.open(path, flags)
-    except PermissionError:
-        mode = stat.S_IMODE(os.lstat(path).st_mode)
-        os.chmod(path, 0o600)
+    def _copy(self, source: int, known: _Copy | None) -> str:
+        """Copy a file into the store, over an earlier copy where there is one; return the name."""
+        self._serial += known is None
+        name = str(self._serial) if known is None else known.name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(name, flags, 0o600, dir_fd=self._store)
         try:
-            return os.open(path, flags)
+            copy_file(source, target)
         finally:
-            os.chmod(path, mode)
-    except OSError:
-        return None
+            os.close(target)
+        return name
+
+    def _remove(self, path: str, entry: Entry) -> None:
+        try:
+            with self._parent(path) as (folder, name):
+                if entry.is_folder:
+                    remove_tree(folder, name)
+                else:
+                    os.unlink(name, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # it went with its folder
+
+    def _bring_back(self, path: str, entry: Entry, names: dict[int, str]) -> None:
+        """Make what is missing: a file that only has another name by that, empty otherwise."""
+        with self._parent(path) as (folder, name):
+            if entry.is_folder:
+                os.mkdir(name, 0o700, dir_fd=folder)
+            elif entry.link:
+                os.symlink(entry.link, name, dir_fd=folder)
+            elif entry.is_file:
+                if entry.inode in names:
+                    with self._parent(names[entry.inode]) as (source, other):
+                        with contextlib.suppress(OSError):  # of another private folder
+                            os.link(other, name, src_dir_fd=source, dst_dir_fd=folder)
+                if look(folder, name) is None:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    os.close(os.open(name, flags, 0o600, dir_fd=folder))
+                    names[entry.inode] = path
+
+    def _refill(self, mapped: bool) -> None:
+        """Give files back what they held."""
+        done: set[int] = set()
+        for path, entry in self._entries.items():
+            if not entry.is_file:
+                continue
+            copy = self._copies[entry.inode]
+            with self._parent(path) as (folder, name):
+                present = look(folder, name)
+                if present is None or present.inode in done:
+                    continue
+                done.add(present.inode)
+                if not mapped and present.same(copy.entry):
+                    continue
+                source = os.open(copy.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._store)
+                try:
+                    with opened(folder, name, os.O_WRONLY) as target:
+                        copy_file(source, target)
+                        os.fchmod(target, stat.S_IMODE(entry.mode))
+                        os.utime(target, ns=(entry.modified_ns, entry.modified_ns))
+                finally:
+                    os.close(source)
+
+    def _number_again(self) -> None:
+        """Note the numbers and times that files have now."""
+        current = {item.path: item.entry for item in self._all()}
+        copies: dict[int, _Copy] = {}
+        for path, entry in self._entries.items():
+            if entry.is_file and path in current:
+                now = current[path]
+                copies[now.inode] = _Copy(self._copies[entry.inode].name, now)
+        self._entries, self._copies = current, copies
+
+
+def _is_the_same(known: Entry | None, entry: Entry) -> bool:
+    """Tell whether a file, folder or link is the one that was there, whatever it holds now."""
+    if known is None or stat.S_IFMT(known.mode) != stat.S_IFMT(entry.mode):
+        return False
+    return entry.is_folder or (known.inode == entry.inode and known.link == entry.link)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from swift_thyme.sandbox.wire import WireError, read_json, write_json
 
-__all__ = ["Frame", "FrameReader", "Inbox", "pack"]
+__all__ = ["Frame", "FrameReader", "Inbox", "pack", "unpack"]
 
 _PREFIX = struct.Struct(">IQ")
 MAX_JSON_BYTES = 32 * 1024 * 1024
@@ -32,6 +32,21 @@ def pack(header: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
     """Return the bytes of one frame."""
     text = write_json({**header, "blobs": [len(blob) for blob in blobs]})
     return b"".join([_PREFIX.pack(len(text), sum(map(len, blobs))), text, *blobs])
+
+
+def unpack(data: memoryview) -> Frame:
+    """Return the frame that some bytes are.
+
+    Raises:
+        WireError: They are none.
+    """
+    if len(data) < _PREFIX.size:
+        raise WireError("no frame")
+    json_length, blob_length = _PREFIX.unpack_from(data)
+    if _PREFIX.size + json_length + blob_length != len(data):
+        raise WireError("no whole frame")
+    body = _PREFIX.size
+    return _decode(data[body : body + json_length], data[body + json_length :])
 
 
 class Inbox:

@@ -3,7 +3,8 @@
 It holds the state from before the first block, builds the file system, makes the processes that
 run and encode, and looks after the session's files. It never runs code of the model and never
 looks at what that code wrote, only copies it. The worker talks to it over a socket and decides
-everything; when the worker is gone, so is the keeper, and with it the whole session.
+everything; when the worker is gone, so is the keeper, and with it the whole session. Before the
+first block it gives up every right that it does not need for the session's own files.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from swift_thyme.sandbox import linux, rootfs
-from swift_thyme.sandbox.confine import close_descriptors
+from swift_thyme.sandbox.confine import close_descriptors, confine_keeper
 from swift_thyme.sandbox.encoder import encoder_main
 from swift_thyme.sandbox.files import FileKeeper
 from swift_thyme.sandbox.messages import (
@@ -39,7 +40,7 @@ from swift_thyme.sandbox.runner import runner_main
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, SessionConfig
 from swift_thyme.sandbox.wire import clean_text
 
-__all__ = ["KeeperPipes", "keeper_main"]
+__all__ = ["keeper_main"]
 
 _MAX_MESSAGE = 256 * 1024
 _MAX_LISTED_BYTES = 96 * 1024
@@ -47,37 +48,20 @@ INNER_ID = 1000
 """User and group id inside a user namespace."""
 
 
-class KeeperPipes:
-    """The session's ends of its connections to the worker."""
+def keeper_main(control: socket.socket, config: SessionConfig, library_bytes: int) -> NoReturn:
+    """Run the keeper in a process that was just forked; never returns.
 
-    def __init__(
-        self, control: socket.socket, runner: socket.socket, encoder: socket.socket, stdout: int
-    ) -> None:
-        self.control = control
-        self.runner = runner
-        self.encoder = encoder
-        self.stdout = stdout
-
-    def descriptors(self) -> set[int]:
-        """Return every descriptor in use."""
-        sockets = (self.control, self.runner, self.encoder)
-        return {self.stdout, *(s.fileno() for s in sockets)}
-
-    def close(self) -> None:
-        """Close the caller's copies."""
-        for item in (self.control, self.runner, self.encoder):
-            item.close()
-        os.close(self.stdout)
-
-
-def keeper_main(pipes: KeeperPipes, config: SessionConfig, library_bytes: int) -> NoReturn:
-    """Run the keeper in a process that was just forked; never returns."""
+    Args:
+        control: The connection to the worker.
+        config: The session's surroundings.
+        library_bytes: Address space that the libraries take.
+    """
     status = 70
     try:
-        _Keeper(pipes, config, library_bytes).serve()
+        _Keeper(control, config, library_bytes).serve()
         status = 0
     except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
-        _tell(pipes.control, _broken(f"{type(error).__name__}: {error}"))
+        _tell(control, _broken(f"{type(error).__name__}: {error}"))
     finally:
         os._exit(status)
 
@@ -92,27 +76,24 @@ def _broken(reason: str) -> Broken:
 
 
 class _Keeper:
-    def __init__(self, pipes: KeeperPipes, config: SessionConfig, library_bytes: int) -> None:
-        self._pipes = pipes
+    def __init__(self, control: socket.socket, config: SessionConfig, library_bytes: int) -> None:
+        self._control = control
         self._config = config
         self._library_bytes = library_bytes
+        self._stdout = -1
         self._files: FileKeeper | None = None
 
     def serve(self) -> None:
-        pipes = self._pipes
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
-        close_descriptors(pipes.descriptors())
-        signal.set_wakeup_fd(-1)  # belongs to the worker's event loop
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        close_descriptors({self._control.fileno()})
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no wait
         os.setsid()
-        data = pipes.control.recv(_MAX_MESSAGE)
-        if not data:
-            return
-        decode_datagram(data, KeeperOrder)  # the first one can only be to start
+        message, descriptors = self._receive(KeeperOrder)
+        assert isinstance(message, KeeperOrder)
+        runner, self._stdout, encoder = descriptors
         namespaces = self._config.confinement.namespaces
         opened = rootfs.open_sources(self._config.sources) if namespaces else []
         self._take_on_user()
@@ -121,23 +102,27 @@ class _Keeper:
             settings = self._config.settings
             rootfs.build(opened, settings.disk_mb << 20, settings.inodes)
         os.chdir(self._config.folders.output)
-        self._spawn_runner()
-        self._spawn_encoder()
-        _tell(pipes.control, Finished())
+        self._spawn_runner(runner)
+        self._spawn_encoder(encoder)
+        _tell(self._control, Finished())
         while True:
-            data, descriptors, _, _ = socket.recv_fds(pipes.control, _MAX_MESSAGE, MAX_IMAGES)
-            if not data:
+            message, descriptors = self._receive(KeeperOrder, Attach, ListChanged)
+            if message is None:
                 break
             try:
-                message: Message = decode_datagram(data, KeeperOrder, Attach, ListChanged)
                 answer = self._handle(message, descriptors)
             except OSError as error:
                 answer = _broken(str(error))
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
-            _tell(pipes.control, answer)
+            _tell(self._control, answer)
         self._end()
+
+    def _receive(self, *kinds: type[Message]) -> tuple[Message | None, list[int]]:
+        """Return the worker's next message and descriptors; no message where it is gone."""
+        data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE, MAX_IMAGES)
+        return decode_datagram(data, *kinds) if data else None, descriptors
 
     def _take_on_user(self) -> None:
         user = INNER_ID if self._config.confinement.namespaces else self._config.user_id
@@ -167,20 +152,17 @@ class _Keeper:
             kill_tree(os.getpid())
         os._exit(0)
 
-    def _spawn_runner(self) -> int:
-        pid = os.fork()
-        if pid == 0:
+    def _spawn_runner(self, connection: int) -> None:
+        if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            pipes = self._pipes
-            runner_main(pipes.runner, pipes.stdout, self._config, self._library_bytes)
-        return pid
+            runner = socket.socket(fileno=connection)
+            runner_main(runner, self._stdout, self._config, self._library_bytes)
 
-    def _spawn_encoder(self) -> int:
-        pid = os.fork()
-        if pid == 0:
+    def _spawn_encoder(self, connection: int) -> None:
+        if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            encoder_main(self._pipes.encoder, self._config, self._library_bytes)
-        return pid
+            encoder = socket.socket(fileno=connection)
+            encoder_main(encoder, self._config, self._library_bytes)
 
     def _handle(self, message: Message, descriptors: list[int]) -> Message:
         if isinstance(message, Attach):
@@ -188,57 +170,42 @@ class _Keeper:
         elif isinstance(message, ListChanged):
             return ChangedFiles(_that_fit(self._attached().changed()[: message.limit]))
         elif isinstance(message, KeeperOrder):
-            self._do(message.action)
+            self._do(message, descriptors)
         return Finished()
 
-    def _do(self, action: KeeperAction) -> None:
-        if action is KeeperAction.START_RUNNER:
-            self._spawn_runner()
-        elif action is KeeperAction.START_ENCODER:
-            self._spawn_encoder()
-        elif action is KeeperAction.FREEZE:
+    def _do(self, order: KeeperOrder, descriptors: list[int]) -> None:
+        if order.action is KeeperAction.START_RUNNER:
+            self._spawn_runner(*descriptors)
+        elif order.action is KeeperAction.START_ENCODER:
+            self._spawn_encoder(*descriptors)
+        elif order.action is KeeperAction.FREEZE:
             os.kill(-1, signal.SIGSTOP)  # everything in this pid namespace but this process
-        elif action is KeeperAction.COMMIT_FILES:
-            self._attached().commit()
-        elif action is KeeperAction.RESTORE_FILES:
-            self._forget_requests()
-            self._attached().restore()
+        elif order.action is KeeperAction.COMMIT_FILES:
+            self._attached().commit(order.mapped)
+        elif order.action is KeeperAction.RESTORE_FILES:
+            self._attached().restore(order.mapped)
 
     def _attached(self) -> FileKeeper:
         if self._files is None:
             raise OSError("no images were attached yet")
         return self._files
 
-    def _forget_requests(self) -> None:
-        """Read away what was meant for a runner that is dead; the next one must not get it."""
-        with contextlib.suppress(BlockingIOError):
-            while self._pipes.runner.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
-                continue
-
     def _attach(self, paths: Sequence[str], descriptors: list[int]) -> None:
         if self._config.confinement.namespaces:
             for index, (path, descriptor) in enumerate(zip(paths, descriptors, strict=True)):
                 rootfs.attach_image(descriptor, path, index)
             os.chdir("/")
-            private = rootfs.hide_private()
+            store = rootfs.hide_private()
             rootfs.seal()
-            os.mkdir("undo", 0o700, dir_fd=private)
-            store = os.open("undo", os.O_RDONLY | os.O_DIRECTORY, dir_fd=private)
-            os.close(private)
-            # The copies are reached as relative paths: the folder has no name any more.
-            os.fchdir(store)
-            os.close(store)
-            self._files = FileKeeper(self._config.folders.writable, ".")
         else:
             base = self._config.base
             for index, descriptor in enumerate(descriptors):
                 target = f"{base}/inputs/{index}"
                 rootfs.copy_descriptor(descriptor, target)
                 os.chmod(target, 0o444)
-            self._files = FileKeeper(self._config.folders.writable, f"{base}/undo")
-        if self._config.confinement.namespaces:
-            linux.drop_capabilities()
-            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+            store = os.open(f"{base}/undo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._files = FileKeeper(self._config.folders.writable, store)
+        confine_keeper(self._config, store)
 
 
 def _that_fit(paths: list[str]) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
-from swift_thyme.sandbox.channel import Channel, Closed
+from swift_thyme.sandbox.channel import Channel, Closed, Datagram
 from swift_thyme.sandbox.messages import (
     Broken,
     Finished,
@@ -16,12 +18,13 @@ from swift_thyme.sandbox.messages import (
     Message,
     decode_datagram,
 )
-from swift_thyme.sandbox.processes import descendants
+from swift_thyme.sandbox.processes import descendants, kill_quietly
 from swift_thyme.sandbox.wire import WireError
 
-__all__ = ["KEEPER_TIMEOUT_S", "KeeperClient", "KeeperRefused", "SessionLost"]
+__all__ = ["KEEPER_TIMEOUT_S", "NUDGE_EVERY_S", "KeeperClient", "KeeperRefused", "SessionLost"]
 
 KEEPER_TIMEOUT_S = 20.0
+NUDGE_EVERY_S = 0.25
 M = TypeVar("M", bound=Message)
 
 
@@ -63,7 +66,7 @@ class KeeperClient:
         """
         try:
             self._channel.send(message, descriptors)
-            datagram = await self._channel.receive(KEEPER_TIMEOUT_S)
+            datagram = await self._receive()
         except asyncio.TimeoutError as error:
             raise SessionLost("the session's keeper does not answer") from error
         except Closed as error:
@@ -77,14 +80,32 @@ class KeeperClient:
             raise KeeperRefused(answer.reason)
         return answer
 
-    async def order(self, action: KeeperAction) -> None:
+    async def _receive(self) -> Datagram:
+        deadline = time.monotonic() + KEEPER_TIMEOUT_S
+        while True:
+            try:
+                return await self._channel.receive(NUDGE_EVERY_S)
+            except asyncio.TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+                # Something else may have stopped it, such as an administrator or a test.
+                kill_quietly(self.pid, signal.SIGCONT)
+
+    async def order(
+        self, action: KeeperAction, mapped: bool = False, descriptors: Sequence[int] = ()
+    ) -> None:
         """Let the keeper do something.
+
+        Args:
+            action: What to do.
+            mapped: Whether files may have been changed through memory.
+            descriptors: Open files that go with it; they stay the caller's.
 
         Raises:
             SessionLost: It was not done.
         """
         try:
-            await self.ask(KeeperOrder(action), Finished)
+            await self.ask(KeeperOrder(action, mapped), Finished, descriptors)
         except KeeperRefused as error:
             raise KeeperRefused(f"{action.value}: {error}") from error
 

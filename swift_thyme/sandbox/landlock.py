@@ -40,18 +40,26 @@ def _all_fs(abi: int) -> int:
     return access
 
 
-def restrict_paths(readable: Iterable[str], writable: Iterable[str], abi: int) -> None:
+def restrict_paths(
+    readable: Iterable[str],
+    writable: Iterable[str],
+    abi: int,
+    open_folders: Iterable[int] = (),
+    scoped: bool = True,
+) -> None:
     """Allow this process and its children to read and write beneath these paths only.
 
     Args:
         readable: Files and folders that may be read; those that do not exist are skipped.
         writable: Folders in which regular files, folders and links may be made and changed.
         abi: Version that `linux.landlock_abi` gave.
+        open_folders: Descriptors of further writable folders, which may have no path any more.
+        scoped: Whether to forbid signals to processes outside as well.
     """
     everything = _all_fs(abi)
     read = _READ_FILE | _READ_DIR
     write = everything & ~(_EXECUTE | _MAKE_CHAR | _MAKE_BLOCK | _MAKE_FIFO | _MAKE_SOCK)
-    ruleset = linux.landlock_create(everything, _ALL_NET, _ALL_SCOPES, abi)
+    ruleset = linux.landlock_create(everything, _ALL_NET, _ALL_SCOPES if scoped else 0, abi)
     try:
         for access, paths in ((read, readable), (write, writable)):
             for path in paths:
@@ -67,6 +75,8 @@ def restrict_paths(readable: Iterable[str], writable: Iterable[str], abi: int) -
                     linux.landlock_allow_path(ruleset, descriptor, wanted & everything)
                 finally:
                     os.close(descriptor)
+        for descriptor in open_folders:
+            linux.landlock_allow_path(ruleset, descriptor, write)
         linux.landlock_restrict(ruleset)
     finally:
         os.close(ruleset)
@@ -76,7 +86,7 @@ def restrict_scope(abi: int) -> bool:
     """Enter a nested domain from which processes outside cannot be signalled or traced.
 
     Returns:
-        False where the kernel is too old or the nesting limit is reached.
+        False where the kernel is too old, has none, or the nesting limit is reached.
     """
     if abi < 6:
         return False

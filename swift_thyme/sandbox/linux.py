@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import platform
@@ -38,6 +39,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_THREAD = 0x00010000
+CLONE_PARENT = 0x00008000
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -50,6 +52,9 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
+
+# Flags of a mount that statvfs(2) and mount(2) give the same numbers.
+_KEPT_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | 8 | 1024 | 2048
 
 _MAP_FIXED = 0x10
 _MAP_FIXED_NOREPLACE = 0x100000
@@ -200,15 +205,39 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def set_mount_flags(target: str, flags: int, recursive: bool = True) -> None:
     """Add MOUNT_ATTR flags (same values as MS_RDONLY, MS_NOSUID, MS_NODEV) to a mount tree."""
     attributes = struct.pack("QQQQ", flags, 0, 0, 0)
-    _syscall(
-        f"mount_setattr {target}",
-        _SYS_MOUNT_SETATTR,
-        AT_FDCWD,
-        ctypes.c_char_p(target.encode()),
-        AT_RECURSIVE if recursive else 0,
-        ctypes.c_char_p(attributes),
-        len(attributes),
-    )
+    try:
+        _syscall(
+            f"mount_setattr {target}",
+            _SYS_MOUNT_SETATTR,
+            AT_FDCWD,
+            ctypes.c_char_p(target.encode()),
+            AT_RECURSIVE if recursive else 0,
+            ctypes.c_char_p(attributes),
+            len(attributes),
+        )
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        # Kernels before 5.12, and containers that do not know the call, change mounts one by one.
+        for point in _mounts_beneath(target) if recursive else [target]:
+            _remount(point, flags)
+
+
+def _mounts_beneath(target: str) -> list[str]:
+    """List the mount points at and beneath a path, by /proc."""
+    found = [target]
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            point = line.split()[4].encode().decode("unicode_escape")
+            if point.startswith(f"{target.rstrip('/')}/"):
+                found.append(point)
+    return found
+
+
+def _remount(point: str, flags: int) -> None:
+    """Add flags to one mount; those that it has are kept, as the kernel wants it."""
+    kept = os.statvfs(point).f_flag & _KEPT_FLAGS
+    mount("none", point, None, MS_REMOUNT | MS_BIND | flags | kept)
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.sandbox import wire
-from swift_thyme.sandbox.frames import Frame, pack
+from swift_thyme.sandbox.frames import Frame, pack, unpack
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo
 from swift_thyme.sandbox.wire import Form, WireError
@@ -52,6 +52,7 @@ Repairs = Annotated[tuple[str, ...], _REPAIRS]
 Inputs = Annotated[tuple[ImageInfo, ...], wire.many(wire.record(ImageInfo), MAX_IMAGES)]
 Seconds = Annotated[float, wire.number(0, 1e6)]
 Bytes = Annotated[bytes, wire.blob()]
+ProcessId = Annotated[int, wire.whole(1, 1 << 31)]
 
 
 class Message:
@@ -225,6 +226,31 @@ class BlockDone(Message):
         )
 
 
+# -- worker to template, with answers --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSession(Message):
+    """Fork the keeper of a session, whose end of the connection comes along."""
+
+    base: Annotated[str | None, wire.maybe(_FILE_PATH)]
+    """Host folder of its private folders, or None where they live in its mount namespace."""
+    user_id: Annotated[int | None, wire.maybe(wire.whole(0, 1 << 32))]
+    """User id that it takes on, None for the worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeTemplate(Message):
+    """Fork another template, whose end of the connection comes along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Message):
+    """A process was made."""
+
+    pid: ProcessId
+
+
 # -- worker to keeper, with answers ----------------------------------------------------------------
 
 
@@ -232,9 +258,12 @@ class KeeperAction(str, Enum):
     """What a keeper can be told to do."""
 
     START = "start"
-    """Build the session's surroundings and its processes."""
+    """Build the session's surroundings and its processes. The runner's connection, the pipe that
+    runners print to and the encoder's connection come along."""
     START_RUNNER = "start runner"
+    """Make a runner with the state from before the first block; its connection comes along."""
     START_ENCODER = "start encoder"
+    """Make an encoder; its connection comes along."""
     FREEZE = "freeze"
     """Stop every process of the session."""
     COMMIT_FILES = "commit files"
@@ -246,6 +275,8 @@ class KeeperOrder(Message):
     """Do something."""
 
     action: Annotated[KeeperAction, wire.choice(KeeperAction)]
+    mapped: Annotated[bool, wire.flag()] = False
+    """Whether files may have been changed through memory (only for those about files)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +307,16 @@ class ChangedFiles(Message):
 class RunProgram(Message):
     """Run a program as the next block."""
 
-    code: Annotated[str, wire.any_text(MAX_CODE_CHARS)]
+    code: Bytes
+    """Its text in UTF-8, halves of surrogate pairs and all. In JSON it could be six times as
+    long."""
     images: Inputs
     timeout_s: Annotated[float, wire.number(0, 3600)]
 
 
 @dataclass(frozen=True, slots=True)
-class Commit(Message):
-    """Let a copy go on and be the state to go back to."""
+class HandOver(Message):
+    """Let a copy go on, with the connection that comes along, and be the state to go back to."""
 
     hurry: Annotated[bool, wire.flag()]
     """Whether the next block waits already."""
@@ -331,6 +364,8 @@ class BlockReport(Message):
     saved: Saved
     aliases: Aliases
     """Path that the program names -> path at which the file was saved."""
+    maps: Annotated[bool, wire.flag()]
+    """Whether the program has files mapped into its memory."""
 
 
 # -- worker to encoder, with answers ---------------------------------------------------------------
@@ -344,6 +379,8 @@ class FindImages(Message):
     saved: Saved
     aliases: Aliases
     inputs: Inputs
+    budget_s: Annotated[float, wire.number(0, 3600)]
+    """Seconds for all of them together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,9 +453,11 @@ def decode_frame(frame: Frame, *kinds: type[M]) -> M:
 
 
 def encode_datagram(message: Message) -> bytes:
-    """Return the bytes of a message that has no blobs."""
+    """Return the bytes of a message: JSON, or a frame where it has blobs."""
+    blobs: list[bytes] = []
     kind = type(message)
-    return wire.write_json({_TAG: kind.__name__, "fields": _FORMS[kind].write(message, [])})
+    header = {_TAG: kind.__name__, "fields": _FORMS[kind].write(message, blobs)}
+    return pack(header, blobs) if blobs else wire.write_json(header)
 
 
 def decode_datagram(data: bytes | bytearray | memoryview, *kinds: type[M]) -> M:
@@ -431,7 +470,10 @@ def decode_datagram(data: bytes | bytearray | memoryview, *kinds: type[M]) -> M:
     Raises:
         WireError: It is none of these.
     """
-    return _decode(wire.read_json(data), [], kinds)
+    if data[:1] == b"{":
+        return _decode(wire.read_json(data), [], kinds)
+    frame = unpack(memoryview(data))
+    return _decode(frame.header, frame.blobs, kinds)
 
 
 def _decode(header: dict[str, Any], blobs: list[bytes], kinds: tuple[type[M], ...]) -> M:

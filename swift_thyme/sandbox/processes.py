@@ -7,16 +7,19 @@ import os
 import signal
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 
 __all__ = [
     "descendants",
     "kill_quietly",
     "kill_tree",
     "kill_tree_async",
+    "looks",
     "resident_bytes",
     "thread_count",
 ]
 
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MAX_ROUNDS = 2000
 _PAUSE_S = 0.002
@@ -69,6 +72,26 @@ def _state(pid: int) -> bytes:
             return file.read().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return b"X"
+
+
+class Look(NamedTuple):
+    """What a process is doing."""
+
+    is_waiting: bool
+    """Whether it neither runs nor waits for a processor, a page or a disk."""
+    processor_s: float
+    """Seconds of processor time that it has used."""
+
+
+def looks(pid: int) -> Look | None:
+    """Return what a process is doing; None where it is gone or dead."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        state, ticks = fields[0], int(fields[11]) + int(fields[12])
+    except (OSError, IndexError):
+        return None
+    return None if state in (b"Z", b"X") else Look(state not in (b"R", b"D"), ticks * _TICK_S)
 
 
 def kill_round(root: int, keep: Collection[int], insist: bool) -> bool:

@@ -33,6 +33,7 @@ _ETC = (
     "mime.types",
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom")
+_UNDO = "/.undo"
 _PASSWD = "user:x:1000:1000::/tmp:/bin/sh\n"
 
 
@@ -130,7 +131,7 @@ def open_sources(sources: Iterable[str]) -> list[tuple[str, int]]:
     return opened
 
 
-def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> str | None:
+def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> None:
     """Build the root of this mount namespace and enter it.
 
     Must run in new user, mount and pid namespaces, with all capabilities there.
@@ -140,8 +141,7 @@ def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> str |
         disk_bytes: Size of the private folders together.
         inodes: Files and folders in them.
 
-    Returns:
-        Why there is no /proc in it, or None where there is one.
+    There is no /proc in it: the list of mounts there names folders of the host.
 
     Raises:
         OSError: A mount failed.
@@ -157,8 +157,6 @@ def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> str |
             _place(root, source, descriptor)
     for name in _DEVICES:
         _bind(f"/dev/{name}", _make_parents(root, f"/dev/{name}", False), True, devices=True)
-    for name, target in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0")):
-        os.symlink(target, f"{root}/dev/{name}")
     os.makedirs(f"{root}/etc", exist_ok=True)
     with open(f"{root}/etc/passwd", "w") as file:
         file.write(_PASSWD)
@@ -172,24 +170,15 @@ def build(sources: list[tuple[str, int]], disk_bytes: int, inodes: int) -> str |
     linux.umount_detached(private)
     for source, descriptor in covered:
         _place(root, source, descriptor)
-    # Input images and the copies that undo failed blocks; only the keeper can reach them.
+    # Input images, and the copies that undo failed blocks, which are no more than there is to
+    # copy; only the keeper can reach them.
     linux.mount("tmpfs", private, "tmpfs", plain, "mode=700")
-    proc_missing = _mount_proc(_make_parents(root, "/proc", True))
+    undo = _make_parents(root, _UNDO, True)
+    linux.mount("tmpfs", undo, "tmpfs", plain, options)
     os.chdir(root)
     linux.pivot_root(".", ".")
     linux.umount_detached(".")
     os.chdir("/")
-    return proc_missing
-
-
-def _mount_proc(target: str) -> str | None:
-    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    try:
-        linux.mount("proc", target, "proc", flags, "subset=pid")
-    except OSError as error:
-        # Containers with a masked /proc forbid a fresh one; the session then has none.
-        return str(error)
-    return None
 
 
 def attach_image(descriptor: int, path: str, index: int) -> None:
@@ -223,9 +212,10 @@ def copy_descriptor(descriptor: int, target: str) -> None:
 
 
 def hide_private() -> int:
-    """Detach the folder of copies from the tree; return a descriptor through which it lives on."""
-    descriptor = os.open("/.private", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Detach inputs and copies from the tree; return the folder of copies, which lives on."""
+    descriptor = os.open(_UNDO, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.umount_detached("/.private")
+    linux.umount_detached(_UNDO)
     return descriptor
 
 

@@ -3,7 +3,8 @@
 Everything it reports is untrusted, because the code shares its memory. The worker therefore takes
 the report of a block only as text to check and cut; time, memory and output are measured, and
 images read, by processes that this code cannot reach. State survives by forking: after a block
-that succeeded a child takes over and its parent, frozen, is the state to go back to.
+that succeeded a child takes over and its parent, frozen, is the state to go back to. Each of them
+has a connection of its own to the worker, which code that runs in another one cannot spoil.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from swift_thyme.sandbox import landlock, linux, repair, seccomp, shims
+from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
 from swift_thyme.sandbox.messages import (
@@ -35,8 +36,8 @@ from swift_thyme.sandbox.messages import (
     MAX_SAVED,
     BlockReport,
     Broken,
-    Commit,
     ErrorKind,
+    HandOver,
     Message,
     ReportedError,
     RunnerReady,
@@ -55,6 +56,7 @@ MAX_REQUEST_BYTES = 192 * 1024
 BLOCK_NAME = "<block {}>"
 _MAX_ERROR_CHARS = 2000
 _HUGE_PAGE = 2 << 20
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(4)
 
 
 class _CountedOutput(io.RawIOBase):
@@ -125,6 +127,7 @@ class _Runner:
         self._connection = connection
         self._config = config
         self._block = 0
+        self._successor = 0
         self._inbox = bytearray(MAX_REQUEST_BYTES + 1024)
         self._module = types.ModuleType("__main__")
         self._raw = _CountedOutput(1)
@@ -139,12 +142,11 @@ class _Runner:
         sys.modules["__main__"] = self._module
         self._get_ready(hurry=False)
         while True:
-            message = self._receive()
+            message, descriptors = self._receive()
             if isinstance(message, RunProgram):
                 self._send(_encoded(self._run(message)))
-            elif isinstance(message, Commit):
-                self._hand_over()
-                self._get_ready(message.hurry)
+            elif isinstance(message, HandOver):
+                self._hand_over(message, descriptors)
 
     def _get_ready(self, hurry: bool) -> None:
         """Do what the next block needs done; only what it must have where it waits already."""
@@ -153,15 +155,21 @@ class _Runner:
             self.rehearse()
         self._send(encode_datagram(RunnerReady()))
 
-    def _receive(self) -> Message:
+    def _receive(self) -> tuple[Message, list[int]]:
         assert self._connection is not None
-        size = self._connection.recv_into(self._inbox)
+        # As many descriptors as one order has; the kernel closes what there is no room for.
+        size, ancillary, _, _ = self._connection.recvmsg_into([self._inbox], _ONE_DESCRIPTOR)
         if not size:
             os._exit(0)
-        return self._decode(size)
+        descriptors = [
+            struct.unpack("i", data[:4])[0]
+            for level, kind, data in ancillary
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) >= 4
+        ]
+        return self._decode(size), descriptors
 
     def _decode(self, size: int) -> Message:
-        return decode_datagram(self._inbox[:size], RunProgram, Commit)
+        return decode_datagram(self._inbox[:size], RunProgram, HandOver)
 
     def _send(self, data: bytes) -> None:
         assert self._connection is not None
@@ -170,25 +178,32 @@ class _Runner:
         except OSError:
             os._exit(72)  # the code closed our descriptor: it cannot report, so it is over
 
-    def _hand_over(self) -> None:
-        """Fork: the child goes on, the parent waits to be gone back to.
-
-        The parent wakes up when the child died, which is how a failed block is undone.
-        """
-        while True:
-            pid = _fork_unnoticed()
-            if pid == 0:
-                return
+    def _hand_over(self, message: HandOver, descriptors: list[int]) -> None:
+        """Fork: the child goes on with a connection of its own, the parent waits to do so again."""
+        if self._successor:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                os.waitpid(self._successor, os.WNOHANG)
+        self._successor = _fork_unnoticed()
+        if self._successor:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        assert self._connection is not None
+        self._connection.close()
+        self._connection = socket.socket(fileno=descriptors[0])
+        self._get_ready(message.hurry)
 
     def _confine_block(self) -> None:
         """Keep this block from touching the process that holds the state from before it."""
         confinement = self._config.confinement
-        if confinement.landlock_abi:
-            landlock.restrict_scope(confinement.landlock_abi)
-        if confinement.seccomp and not confinement.namespaces:
+        nested = landlock.restrict_scope(confinement.landlock_abi)
+        if not confinement.seccomp:
+            return
+        if not confinement.namespaces:
             linux.install_seccomp(seccomp.build_self_signal_filter(os.getpid()))
+        elif not nested:
+            # An older kernel, or more blocks than there can be domains in each other.
+            linux.install_seccomp(seccomp.build_descendant_signal_filter(os.getpid()))
 
     def _run(self, message: RunProgram) -> BlockReport:
         images = list(message.images)
@@ -201,7 +216,8 @@ class _Runner:
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (min(limit, hard), hard))
         name = BLOCK_NAME.format(self._block)
-        return self._execute(message.code, images, name, self._module.__dict__)
+        code = message.code.decode("utf-8", "surrogatepass")
+        return self._execute(code, images, name, self._module.__dict__)
 
     def _execute(
         self, code: str, images: list[ImageInfo], name: str, namespace: dict[str, Any]
@@ -240,6 +256,7 @@ class _Runner:
             tuple(dict.fromkeys(recorder.repairs))[:MAX_REPAIRS],
             tuple(SavedFile(n, path) for n, path in recorder.events[:MAX_SAVED] if _fits(path)),
             {a: b for a, b in list(recorder.aliases.items())[:MAX_SAVED] if _fits(a) and _fits(b)},
+            mapped_files.maps_files(),
         )
 
     def rehearse(self) -> None:
@@ -255,14 +272,14 @@ class _Runner:
             images = list(message.images)
             resource.setrlimit(resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))
             namespace = repair.preset_names(images)
-            report = self._execute(message.code, images, "<rehearsal>", namespace)
+            report = self._execute(message.code.decode(), images, "<rehearsal>", namespace)
             linecache.cache.pop("<rehearsal>", None)
             _encoded(report)
 
 
 _REHEARSAL = encode_datagram(
     RunProgram(
-        """
+        b"""
 import os
 import cv2
 import numpy as np
@@ -292,7 +309,7 @@ def _encoded(report: BlockReport) -> bytes:
     data = encode_datagram(report)
     if len(data) <= MAX_REPORT_BYTES:
         return data
-    return encode_datagram(BlockReport(report.error, report.repairs, (), {}))
+    return encode_datagram(BlockReport(report.error, report.repairs, (), {}, report.maps))
 
 
 def _fits(path: str) -> bool:

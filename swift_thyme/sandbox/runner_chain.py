@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import socket
+import time
 
-from swift_thyme.sandbox.channel import Channel, Closed
+from swift_thyme.sandbox.channel import Channel, Closed, Datagram
 from swift_thyme.sandbox.encoder_client import EncoderClient
-from swift_thyme.sandbox.keeper_client import KEEPER_TIMEOUT_S, KeeperClient, SessionLost
+from swift_thyme.sandbox.keeper_client import (
+    KEEPER_TIMEOUT_S,
+    NUDGE_EVERY_S,
+    KeeperClient,
+    SessionLost,
+)
 from swift_thyme.sandbox.messages import (
     Broken,
-    Commit,
+    HandOver,
     KeeperAction,
     Message,
     RunnerReady,
     decode_datagram,
 )
-from swift_thyme.sandbox.processes import descendants, kill_quietly, kill_tree_async
+from swift_thyme.sandbox.patience import Patience
+from swift_thyme.sandbox.processes import descendants, kill_quietly, kill_tree_async, looks
 from swift_thyme.sandbox.session_config import Confinement
 from swift_thyme.sandbox.wire import WireError
 
-__all__ = ["RunnerChain"]
+__all__ = ["Runner", "RunnerChain"]
 
-_COMMIT_TIMEOUT_S = 5.0
+_LOOK_EVERY_S = 0.1
+
+
+class Runner:
+    """A runner as the worker sees it.
+
+    Attributes:
+        pid: Its process id; 0 until it is ready.
+        channel: The connection to it, which no other process of the session has.
+    """
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.channel = Channel()
+
+    def end(self) -> None:
+        """Kill it and close the connection."""
+        kill_quietly(self.pid)
+        self.channel.close()
 
 
 class RunnerChain:
@@ -36,10 +59,9 @@ class RunnerChain:
         encoder: Who has to know which files are no news any more.
 
     Attributes:
-        runner: Process id of the runner that runs the next block.
-        checkpoint: Process id of the one that holds the state from before the last block; 0
-            before the first block was committed.
-        channel: The connection to whichever runs.
+        runner: The runner that runs the next block.
+        checkpoint: The one that holds the state from before the last block; None before the first
+            block was committed.
     """
 
     def __init__(
@@ -48,24 +70,14 @@ class RunnerChain:
         self._confinement = confinement
         self._keeper = keeper
         self._encoder = encoder
-        self.runner = 0
-        self.checkpoint = 0
-        self.channel = Channel()
-
-    @property
-    def other(self) -> socket.socket:
-        """The runners' end of the connection."""
-        return self.channel.other
+        self.runner = Runner()
+        self.checkpoint: Runner | None = None
 
     def close(self) -> None:
-        """Close the connection."""
-        self.channel.close()
-
-    def drain(self) -> None:
-        """Throw away what dead processes left in the connection."""
-        with contextlib.suppress(Closed):
-            while self.channel.receive_now() is not None:
-                continue
+        """Close the connections."""
+        self.runner.channel.close()
+        if self.checkpoint is not None:
+            self.checkpoint.channel.close()
 
     async def await_first(self) -> None:
         """Wait until a runner that ran nothing of the model yet waits for work, and freeze it.
@@ -74,71 +86,96 @@ class RunnerChain:
             SessionLost: It does not get that far.
         """
         try:
-            datagram = await self.channel.receive(KEEPER_TIMEOUT_S)
+            datagram = await self._first_words()
+            message: Message = decode_datagram(datagram.data, RunnerReady, Broken)
         except asyncio.TimeoutError as error:
             raise SessionLost("a session's runner does not start") from error
         except Closed as error:
             raise SessionLost("a session's runner is gone") from error
-        try:
-            message: Message = decode_datagram(datagram.data, RunnerReady, Broken)
         except WireError as error:
             raise SessionLost("a session's runner sent nonsense") from error
         if isinstance(message, Broken):
             raise SessionLost(f"a session's runner failed: {message.reason}")
-        if not self._take_on(datagram.pid):
-            raise SessionLost("a session's runner is no new one")
+        self.runner.pid = datagram.pid
+        kill_quietly(datagram.pid, signal.SIGSTOP)
 
-    async def commit(self, hurry: bool) -> None:
+    async def _first_words(self) -> Datagram:
+        deadline = time.monotonic() + KEEPER_TIMEOUT_S
+        while True:
+            try:
+                return await self.runner.channel.receive(NUDGE_EVERY_S)
+            except asyncio.TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+                for pid in descendants(self._keeper.pid):
+                    kill_quietly(pid, signal.SIGCONT)  # something else may have stopped it
+
+    async def commit(self, hurry: bool, mapped: bool) -> None:
         """Make the state after a block that succeeded the one to go back to.
 
         Args:
             hurry: The next block waits for it already.
+            mapped: Whether the code has files mapped into its memory.
 
         Raises:
             SessionLost: The session is broken.
         """
         committed = self.runner
-        kill_quietly(committed, signal.SIGCONT)
-        try:
-            self.channel.send(Commit(hurry))
-            datagram = await self.channel.receive(_COMMIT_TIMEOUT_S)
-            decode_datagram(datagram.data, RunnerReady)
-            forked = self._take_on(datagram.pid)
-        except (WireError, asyncio.TimeoutError):
-            forked = False
-        except Closed as error:
-            raise SessionLost(str(error)) from error
-        if not forked:
+        if looks(committed.pid) is None:
+            # It was frozen: nothing that the code did before can have ended it.
+            raise SessionLost("a session's process is gone")
+        successor = await self._hand_over(committed, hurry)
+        if successor is None:
             # Only code that took our own process over gets here: its report was a forgery, and
             # the state from before it is still there.
-            await self.roll_back()
+            await self.roll_back(mapped)
             return
-        kill_quietly(committed, signal.SIGSTOP)
-        previous, self.checkpoint = self.checkpoint, committed
-        kill_quietly(previous)
-        await self._keeper.order(KeeperAction.COMMIT_FILES)
+        previous, self.checkpoint, self.runner = self.checkpoint, committed, successor
+        if previous is not None:
+            previous.end()
+        await self.end_processes(keep_runner=True)
+        await self._keeper.order(KeeperAction.COMMIT_FILES, mapped)
         await self._encoder.keep()
 
-    async def roll_back(self) -> None:
+    async def roll_back(self, mapped: bool) -> None:
         """Kill what is left of a block and go back to the state from before it.
+
+        Where code that ran before spoilt that state, names are lost and files are not.
+
+        Args:
+            mapped: Whether files may have been changed through memory.
 
         Raises:
             SessionLost: The session is broken.
         """
-        kill_quietly(self.runner)
-        keep = {self._encoder.pid, self.checkpoint}
-        if not await kill_tree_async(self._keeper.pid, keep):
-            raise SessionLost("the code's processes could not be stopped")
-        self.drain()
-        await self._keeper.order(KeeperAction.RESTORE_FILES)
+        self.runner.end()
+        if self.checkpoint is not None and looks(self.checkpoint.pid) is None:
+            raise SessionLost("the process that holds a session's state is gone")
+        await self._end_all_but({self._encoder.pid, self._pid_of(self.checkpoint)})
+        await self._keeper.order(KeeperAction.RESTORE_FILES, mapped)
         await self._encoder.rebase()
-        if self.checkpoint:
-            kill_quietly(self.checkpoint, signal.SIGCONT)
-            await self.await_first()
-            kill_quietly(self.checkpoint, signal.SIGSTOP)
-        else:
-            await self._keeper.order(KeeperAction.START_RUNNER)
-            await self.await_first()
+        if self.checkpoint is not None:
+            successor = await self._hand_over(self.checkpoint, hurry=False)
+            if successor is not None:
+                self.runner = successor
+                await self.end_processes(keep_runner=True)
+                return
+            self.checkpoint.end()
+            self.checkpoint = None
+            await self._end_all_but({self._encoder.pid})
+        self.runner = Runner()
+        await self.start_runner()
+
+    async def start_runner(self) -> None:
+        """Make a runner with the state from before the first block.
+
+        Raises:
+            SessionLost: It cannot be made.
+        """
+        other = self.runner.channel.other
+        await self._keeper.order(KeeperAction.START_RUNNER, False, [other.fileno()])
+        other.close()
+        await self.await_first()
 
     async def end_processes(self, keep_runner: bool) -> None:
         """Make sure that no process of the block runs on, but a runner that succeeded.
@@ -148,11 +185,13 @@ class RunnerChain:
         Raises:
             SessionLost: They could not be stopped.
         """
-        kill_quietly(self.runner, signal.SIGSTOP if keep_runner else signal.SIGKILL)
-        keep = {self.checkpoint, self._encoder.pid} | ({self.runner} if keep_runner else set())
+        runner = self.runner.pid
+        kill_quietly(runner, signal.SIGSTOP if keep_runner else signal.SIGKILL)
+        keep = {self._pid_of(self.checkpoint), self._encoder.pid}
+        keep |= {runner} if keep_runner else set()
         # The system call filter lets an encoder make no process.
         childless = {self._encoder.pid} if self._confinement.seccomp else ()
-        if not set(descendants(self._keeper.pid, childless)) - keep - {self.runner}:
+        if not set(descendants(self._keeper.pid, childless)) - keep - {runner}:
             return
         if self._confinement.namespaces:
             # Stops everything in one system call, which no fork can slip through.
@@ -160,13 +199,52 @@ class RunnerChain:
             for pid in descendants(self._keeper.pid):
                 if pid not in keep:
                     kill_quietly(pid)
-        elif not await kill_tree_async(self._keeper.pid, keep):
+        else:
+            await self._end_all_but(keep)
+
+    async def _end_all_but(self, keep: set[int]) -> None:
+        if not await kill_tree_async(self._keeper.pid, keep):
             raise SessionLost("the code's processes could not be stopped")
 
-    def _take_on(self, pid: int) -> bool:
-        """Make a process the runner and freeze it; tell whether it is a new one."""
-        if pid in (0, self.runner, self.checkpoint):
-            return False
-        self.runner = pid
-        kill_quietly(pid, signal.SIGSTOP)
-        return True
+    async def _hand_over(self, runner: Runner, hurry: bool) -> Runner | None:
+        """Let a frozen runner fork, and freeze it and its successor.
+
+        Returns:
+            The successor; None where code of the model keeps it from that.
+        """
+        successor = Runner()
+        other = successor.channel.other
+        try:
+            runner.channel.send(HandOver(hurry), [other.fileno()])
+        except Closed:
+            other.close()
+            successor.end()
+            return None
+        other.close()
+        kill_quietly(runner.pid, signal.SIGCONT)
+        known = {self._encoder.pid, self._pid_of(self.checkpoint), self.runner.pid} - {runner.pid}
+        patience = Patience(self._keeper.pid, known)
+        while True:
+            try:
+                datagram = await successor.channel.receive(_LOOK_EVERY_S)
+                decode_datagram(datagram.data, RunnerReady)
+                is_new = datagram.pid not in (0, runner.pid, *known)
+            except asyncio.TimeoutError:
+                if not patience.is_over():
+                    kill_quietly(runner.pid, signal.SIGCONT)  # something else may stop it
+                    continue
+                is_new = False
+            except (Closed, WireError):
+                is_new = False
+            break
+        kill_quietly(runner.pid, signal.SIGSTOP)
+        if not is_new:
+            successor.end()
+            return None
+        successor.pid = datagram.pid
+        kill_quietly(successor.pid, signal.SIGSTOP)
+        return successor
+
+    @staticmethod
+    def _pid_of(runner: Runner | None) -> int:
+        return 0 if runner is None else runner.pid

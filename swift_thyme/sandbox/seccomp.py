@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from swift_thyme.sandbox import linux
 
-__all__ = ["build_filter", "build_self_signal_filter"]
+__all__ = ["build_descendant_signal_filter", "build_filter", "build_self_signal_filter"]
 
 # name, number on x86_64, number on aarch64 (-1: does not exist there)
 _ALLOWED = """
@@ -26,7 +26,7 @@ writev 20 66; access 21 -1; pipe 22 -1; select 23 -1; sched_yield 24 124; mremap
 msync 26 227; mincore 27 232; madvise 28 233; dup 32 23; dup2 33 -1; pause 34 -1;
 nanosleep 35 101; getitimer 36 102; alarm 37 -1; setitimer 38 103; getpid 39 172;
 sendfile 40 71; sendto 44 206; recvfrom 45 207; sendmsg 46 211; recvmsg 47 212;
-shutdown 48 210; getsockname 51 204; getpeername 52 205; setsockopt 54 208; getsockopt 55 209;
+shutdown 48 210; getsockname 51 204; getpeername 52 205; getsockopt 55 209;
 fork 57 -1; vfork 58 -1; exit 60 93; wait4 61 260; uname 63 160; flock 73 32; fsync 74 82;
 fdatasync 75 83; truncate 76 45; ftruncate 77 46; getdents 78 -1; getcwd 79 17; chdir 80 49;
 fchdir 81 50; rename 82 -1; mkdir 83 -1; rmdir 84 -1; creat 85 -1; link 86 -1; unlink 87 -1;
@@ -62,8 +62,8 @@ sched_getattr 315 275; sync_file_range 277 84;
 """
 _ARGUMENT_CHECKED = """
 clone 56 220; ioctl 16 29; prctl 157 167; prlimit64 302 261; setrlimit 160 164; fcntl 72 25;
-socketpair 53 199; sched_setaffinity 203 122; setpriority 141 140; seccomp 317 277;
-kill 62 129; tkill 200 130; tgkill 234 131; rt_sigqueueinfo 129 138;
+socketpair 53 199; setsockopt 54 208; sched_setaffinity 203 122; setpriority 141 140;
+seccomp 317 277; kill 62 129; tkill 200 130; tgkill 234 131; rt_sigqueueinfo 129 138;
 rt_tgsigqueueinfo 297 240;
 """
 
@@ -90,8 +90,14 @@ _NAMESPACE_FLAGS |= 0x40000000 | linux.CLONE_NEWNS
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # Names, no transparent huge pages, timer slack and reading: nothing that loosens anything.
 _PRCTLS = (3, 7, 15, 16, 21, 23, 27, 29, 30, 39, 41, 42, 47, 0x53564D41)
-# F_SETOWN and F_SETOWN_EX direct signals at other processes.
-_FCNTLS_REFUSED = (8, 15)
+# Not dumpable, fewer capabilities, no new ones: what the processes that a keeper makes do at their start.
+_START_PRCTLS = (4, 24, 38)
+_CAPSET = (126, 91)
+# F_SETOWN and F_SETOWN_EX direct signals at other processes; F_SETPIPE_SZ takes of the memory that
+# all pipes of a user share.
+_FCNTLS_REFUSED = (8, 15, 1031)
+# SO_SNDBUF, SO_RCVBUF and those that are for the administrator: memory that counts nowhere else.
+_SOCKET_BUFFERS = (7, 8, 32, 33)
 _AF_UNIX = 1
 
 
@@ -132,6 +138,13 @@ def _none_of(index: int, values: Iterable[int]) -> bytes:
     return _load_argument(index) + tests + _ret(_RET_ALLOW)
 
 
+def _both_zero(first: int, second: int) -> bytes:
+    program = b""
+    for index in (first, second):
+        program += _load_argument(index) + _op(_JEQ, 0, 1, 0) + _refuse(errno.EPERM)
+    return program + _ret(_RET_ALLOW)
+
+
 def _prologue() -> bytes:
     program = _op(_LD_W_ABS, 4) + _op(_JEQ, _AUDIT_ARCH, 1, 0) + _ret(_RET_KILL)
     program += _op(_LD_W_ABS, 0)
@@ -140,7 +153,7 @@ def _prologue() -> bytes:
 
 
 @functools.cache
-def build_filter(allow_fork: bool, keep_metadata: bool) -> bytes:
+def build_filter(allow_fork: bool, keep_metadata: bool, for_keeper: bool = False) -> bytes:
     """Return the BPF program for code of the model.
 
     Args:
@@ -149,6 +162,7 @@ def build_filter(allow_fork: bool, keep_metadata: bool) -> bytes:
             input images, and the host's libraries unless it has a user id of its own, belong to its
             user. Landlock does not guard modes, owners and times of files, so changing them then
             does nothing and reports success, which is all that `shutil.copy` asks of it.
+        for_keeper: Whether it is for the process that makes the others, which confine themselves.
     """
     allowed = _numbers(_ALLOWED)
     ignored = [allowed.pop(name) for name in _METADATA if keep_metadata and name in allowed]
@@ -167,16 +181,24 @@ def build_filter(allow_fork: bool, keep_metadata: bool) -> bytes:
         program += _for_call(number, _refuse(0))
     program += _for_call(special["clone"], no_namespace)
     program += _for_call(special["ioctl"], _one_of(1, _IOCTLS, errno.ENOTTY))
-    program += _for_call(special["prctl"], _one_of(0, _PRCTLS))
+    prctls = (*_PRCTLS, *_START_PRCTLS) if for_keeper else _PRCTLS
+    program += _for_call(special["prctl"], _one_of(0, prctls))
     program += _for_call(special["fcntl"], _none_of(1, _FCNTLS_REFUSED))
     program += _for_call(special["socketpair"], _one_of(0, (_AF_UNIX,)))
     # Only itself: the same user may own the trainer, whose limits must stay as they are.
     program += _for_call(special["prlimit64"], _one_of(0, (0,)))
     program += _for_call(special["sched_setaffinity"], _one_of(0, (0,)))
-    program += _for_call(special["setpriority"], _one_of(1, (0,)))
+    # PRIO_USER would be everything of this user.
+    program += _for_call(special["setpriority"], _both_zero(0, 1))
+    ignored_option = b"".join(_op(_JEQ, v, 0, 1) + _refuse(0) for v in _SOCKET_BUFFERS)
+    program += _for_call(
+        special["setsockopt"], _load_argument(2) + ignored_option + _ret(_RET_ALLOW)
+    )
     # SECCOMP_SET_MODE_FILTER: a filter can only be made narrower.
     program += _for_call(special["seccomp"], _one_of(0, (1,)))
     simple = {*allowed.values()}
+    if for_keeper:
+        simple.add(_CAPSET[_COLUMN - 1])
     for name in ("setrlimit", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
         if name in special:
             simple.add(special[name])
@@ -211,3 +233,21 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((number, number))
     return ranges
+
+
+def build_descendant_signal_filter(process_id: int) -> bytes:
+    """Return a BPF program under which only `process_id` and later processes can be signalled.
+
+    For pid namespaces where Landlock does not guard the process that holds the state from before a
+    block: process ids count up there, so everything that a block makes has a higher one than its
+    own process, and everything that it must not touch a lower one. 0 and negative numbers mean
+    groups, in which others may be.
+    """
+    special = _numbers(_ARGUMENT_CHECKED)
+    program = _prologue()
+    refused = _refuse(errno.EPERM)
+    body = _load_argument(0) + _op(_JGE, 0x80000000, 0, 1) + refused
+    body += _op(_JGE, process_id, 1, 0) + refused + _ret(_RET_ALLOW)
+    for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
+        program += _for_call(special[name], body)
+    return program + _ret(_RET_ALLOW)

@@ -13,14 +13,13 @@ import dataclasses
 import os
 import shutil
 import time
+from typing import NamedTuple
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus
-from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.encoder_client import EncoderBroken, EncoderClient
-from swift_thyme.sandbox.keeper import KeeperPipes, keeper_main
 from swift_thyme.sandbox.keeper_client import KeeperClient, KeeperRefused, SessionLost
-from swift_thyme.sandbox.layers import NAMESPACE_FLAGS, write_maps
+from swift_thyme.sandbox.layers import write_maps
 from swift_thyme.sandbox.messages import (
     Attach,
     ChangedFiles,
@@ -30,6 +29,7 @@ from swift_thyme.sandbox.messages import (
     ImagesFound,
     KeeperAction,
     ListChanged,
+    MakeSession,
     RunProgram,
     encode_datagram,
 )
@@ -47,11 +47,22 @@ from swift_thyme.sandbox.runner import MAX_REQUEST_BYTES
 from swift_thyme.sandbox.runner_chain import RunnerChain
 from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
 from swift_thyme.sandbox.supervision import Ending, Supervisor
+from swift_thyme.sandbox.template_client import Templates
 
 __all__ = ["Session"]
 
 MIB = 1024 * 1024
 _MAX_CODE_BYTES = 96 * 1024
+_LEAST_FOR_IMAGES_S = 0.2
+"""Seconds that the images of a block get that used up its time."""
+
+
+class _Unsettled(NamedTuple):
+    """A block that is neither committed nor undone yet."""
+
+    succeeded: bool
+    maps_files: bool
+    """Whether it has, or may have, files mapped into its memory."""
 
 
 class Session:
@@ -59,7 +70,6 @@ class Session:
 
     Args:
         config: Its surroundings.
-        library_bytes: Address space of the worker, which its forks start with.
 
     Attributes:
         turn: Held while a block runs and while it is committed or undone, which is after its
@@ -67,9 +77,8 @@ class Session:
         is_running: Whether a block runs.
     """
 
-    def __init__(self, config: SessionConfig, library_bytes: int) -> None:
+    def __init__(self, config: SessionConfig) -> None:
         self._config = config
-        self._library_bytes = library_bytes
         self._keeper = KeeperClient()
         settings = config.settings
         most = (settings.images + 1) * settings.image_mb * MIB
@@ -79,35 +88,37 @@ class Session:
         self._images: tuple[ImageInfo, ...] = ()
         self.turn = asyncio.Lock()
         self.is_running = False
-        self._to_commit: bool | None = None
-        """Whether the last block is to be committed or undone; None where that is done."""
+        self._unsettled: _Unsettled | None = None
         self._closed = False
 
     # -- opening and closing -------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, templates: Templates) -> None:
         """Make the processes.
+
+        Args:
+            templates: Where they are forked from.
 
         Raises:
             SessionLost: They could not be made.
         """
-        flags = NAMESPACE_FLAGS if self._config.confinement.namespaces else 0
-        pipes = KeeperPipes(
-            self._keeper.other, self._chain.other, self._encoder.other, self._supervisor.stdout
-        )
-        pid = linux.clone(flags) if flags else os.fork()
-        if pid == 0:
-            keeper_main(pipes, self._config, self._library_bytes)
-        self._keeper.pid = pid
-        pipes.close()
+        config, keeper, runner = self._config, self._keeper, self._chain.runner
+        message = MakeSession(config.base, config.user_id)
+        keeper.pid = await templates.make_session(message, keeper.other.fileno())
+        keeper.other.close()
+        connections = (runner.channel.other, self._encoder.other)
         try:
-            _prefer_for_oom(pid)
-            if flags:
-                write_maps(pid, self._config.user_id)
-            await self._keeper.order(KeeperAction.START)
+            _prefer_for_oom(keeper.pid)
+            if config.confinement.namespaces:
+                write_maps(keeper.pid, config.user_id)
+            first, second = (connection.fileno() for connection in connections)
+            descriptors = [first, self._supervisor.stdout, second]
+            await keeper.order(KeeperAction.START, False, descriptors)
+            runner.channel.other.close()
+            self._supervisor.release()
             await self._chain.await_first()
-            self._supervisor.base_resident = resident_bytes(self._chain.runner)
-            self._encoder.listen(self._keeper.new_child({self._chain.runner}))
+            self._supervisor.base_resident = resident_bytes(runner.pid)
+            self._encoder.listen(keeper.new_child({runner.pid}))
         except OSError as error:
             raise SessionLost(f"a session could not start: {error}") from error
 
@@ -160,31 +171,30 @@ class Session:
         Raises:
             SessionLost: The session is broken.
         """
+        started = time.monotonic()
         await self.settle(hurry=True)
-        request = encode_datagram(RunProgram(code, self._images, timeout_s))
-        if (
-            len(code.encode("utf-8", "replace")) > _MAX_CODE_BYTES
-            or len(request) > MAX_REQUEST_BYTES
-        ):
+        program = code.encode("utf-8", "surrogatepass")
+        request = encode_datagram(RunProgram(program, self._images, timeout_s))
+        if len(program) > _MAX_CODE_BYTES or len(request) > MAX_REQUEST_BYTES:
             return ExecutionResult(ExecutionStatus.ERROR, error="the program is too long")
-        self._chain.drain()
         self._supervisor.drain()
         output = CappedOutput(self._config.settings.stdout_kb * 1024)
-        started = time.monotonic()
+        began = time.monotonic()
         ending = await self._supervisor.run(request, timeout_s, output)
-        duration_s = time.monotonic() - started
+        duration_s = time.monotonic() - began
         if ending.status is ExecutionStatus.OK:
             problem = self._supervisor.over_disk_limit()
             ending = ending if problem is None else Ending(*problem, ending.report)
         await self._chain.end_processes(keep_runner=ending.status is ExecutionStatus.OK)
         self._supervisor.read_output(output)
-        result = await self._collect(ending, output)
-        self._to_commit = result.ok
+        left_s = timeout_s - (time.monotonic() - started)
+        result = await self._collect(ending, output, max(left_s, _LEAST_FOR_IMAGES_S))
+        self._unsettled = _Unsettled(result.ok, ending.report.maps)
         return dataclasses.replace(result, duration_s=duration_s)
 
     def memory_in_use(self) -> int:
         """Return by how many bytes the last block's process is larger than the first one was."""
-        return resident_bytes(self._chain.runner) - self._supervisor.base_resident
+        return resident_bytes(self._chain.runner.pid) - self._supervisor.base_resident
 
     async def settle(self, hurry: bool = False) -> None:
         """Commit the block that just ran where it succeeded, undo it where it did not.
@@ -195,21 +205,26 @@ class Session:
         Raises:
             SessionLost: The session is broken.
         """
-        to_commit, self._to_commit = self._to_commit, None
-        if to_commit:
-            await self._chain.commit(hurry and self._config.settings.uses(Acceleration.HURRY))
-        elif to_commit is not None:
-            await self._chain.roll_back()
+        block, self._unsettled = self._unsettled, None
+        if block is None:
+            return
+        if block.succeeded:
+            hurry = hurry and self._config.settings.uses(Acceleration.HURRY)
+            await self._chain.commit(hurry, block.maps_files)
+        else:
+            await self._chain.roll_back(block.maps_files)
 
     # -- results -------------------------------------------------------------------------------
 
-    async def _collect(self, ending: Ending, output: CappedOutput) -> ExecutionResult:
-        """Make the result: text, and images in order."""
+    async def _collect(
+        self, ending: Ending, output: CappedOutput, budget_s: float
+    ) -> ExecutionResult:
+        """Make the result: text, and images in order, for which there are `budget_s` seconds."""
         text = tidy_error(output.text(), self._config)
         hints = hints_from(ending.report, output)
         try:
             found = await self._encoder.find(
-                FindImages(text, hints.saved, hints.aliases, self._images)
+                FindImages(text, hints.saved, hints.aliases, self._images, budget_s)
             )
         except EncoderBroken:
             # A broken encoder costs the images, not the session.
@@ -218,7 +233,7 @@ class Session:
                 ListChanged(changed_limit(self._config.settings)), ChangedFiles
             )
             paths = find_paths(text, hints, list(changed.paths), self._images, self._config)
-            refused = "it cannot be decoded"
+            refused = "it cannot be decoded in the time of the block"
             found = ImagesFound(
                 tuple(FoundImage(s, e, shown_name(p), refused) for s, e, p in paths.places),
                 tuple(paths.repairs),

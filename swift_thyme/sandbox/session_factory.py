@@ -9,12 +9,11 @@ import shutil
 import sys
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.sandbox import layers, linux, rootfs
+from swift_thyme.sandbox import layers, rootfs
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
 from swift_thyme.sandbox.encoder import prepare_encoders
 from swift_thyme.sandbox.keeper_client import SessionLost
-from swift_thyme.sandbox.memory_image import written_ranges
 from swift_thyme.sandbox.messages import SourceImage
 from swift_thyme.sandbox.runner import rehearse
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -23,19 +22,18 @@ from swift_thyme.sandbox.session_config import Confinement, ImageInfo, SessionCo
 from swift_thyme.sandbox.session_folders import (
     make_session_folders,
     make_worker_folder,
+    private_folders,
     remove_stale_folders,
 )
+from swift_thyme.sandbox.template_client import Templates
 
 __all__ = ["SessionFactory"]
 
 _SPARE_DELAY_S = 0.002
-_LEARNING_SESSIONS = 4
-"""Sessions after which a worker knows which memory its own work writes to."""
-_RANGES_AT_ONCE = 64
 
 
 class SessionFactory:
-    """Makes sessions by forking this process.
+    """Makes sessions by having a template forked, which is made by `start`.
 
     Args:
         settings: The limits.
@@ -45,7 +43,6 @@ class SessionFactory:
     def __init__(self, settings: SandboxSettings, confinement: Confinement) -> None:
         self._settings = settings
         self._confinement = confinement
-        self._sources = tuple(rootfs.readable_paths())
         self._library_bytes = measure_address_space()
         remove_stale_folders()
         self._folder = None if confinement.namespaces else make_worker_folder()
@@ -53,13 +50,17 @@ class SessionFactory:
         self._wanted = settings.spares if settings.uses(Acceleration.SPARES) else 0
         self._spares: list[Session] = []
         self._filling: asyncio.Task[None] | None = None
-        self._written: list[tuple[int, int]] = []
+        self._templates: Templates | None = None
         prepare_filters(confinement)
         prepare_encoders()
 
     def rehearse(self) -> None:
         """Do once here what every session does, before there is one."""
         rehearse(SessionConfig(self._settings, self._confinement, (), rootfs.MOUNTED, None, None))
+
+    def start(self) -> None:
+        """Make the template; before this process sees a request."""
+        self._templates = Templates(self._settings, self._confinement, self._library_bytes)
 
     async def open(self, images: tuple[SourceImage, ...]) -> Session:
         """Return a session with its input images.
@@ -95,12 +96,14 @@ class SessionFactory:
             self._filling = asyncio.ensure_future(self._add_spares())
 
     async def close(self) -> None:
-        """End the sessions that are kept ready."""
+        """End the sessions that are kept ready, and the templates."""
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
         for session in self._spares:
             session.close()
+        if self._templates is not None:
+            self._templates.close()
 
     def remove_folder(self) -> None:
         """Remove what is left on the host."""
@@ -108,41 +111,28 @@ class SessionFactory:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _add_spares(self) -> None:
+        assert self._templates is not None
         try:
             while len(self._spares) < self._wanted:
                 await asyncio.sleep(_SPARE_DELAY_S)  # whatever is waiting goes first
                 self._spares.append(await self._make())
-                if self._settings.uses(Acceleration.EARLY_FAULTS):
-                    await self._own_memory()
+            await self._templates.fill_reserve()
         except (SessionLost, OSError) as error:
             # The next request that needs a session makes one itself, or fails with the reason.
             sys.stderr.write(f"a spare session could not be made: {error}\n")
 
-    async def _own_memory(self) -> None:
-        """Take the page faults now that a fork leaves to the next request.
-
-        The worker shares its memory with the session that it forked until it writes to it.
-        """
-        if self._serial <= _LEARNING_SESSIONS:
-            self._written = written_ranges()
-        for start in range(0, len(self._written), _RANGES_AT_ONCE):
-            for address, size in self._written[start : start + _RANGES_AT_ONCE]:
-                linux.own_pages(address, size)
-            await asyncio.sleep(0)  # whatever came meanwhile goes first
-
     async def _make(self) -> Session:
+        assert self._templates is not None
         self._serial += 1
         user_id = layers.pick_user_id() if self._confinement.change_user else None
         base = None
-        folders = rootfs.MOUNTED
         if self._folder is not None:
-            base, folders = make_session_folders(self._folder, self._serial, user_id)
-        config = SessionConfig(
-            self._settings, self._confinement, self._sources, folders, base, user_id
-        )
-        session = Session(config, self._library_bytes)
+            base = make_session_folders(self._folder, self._serial, user_id)
+        folders = rootfs.MOUNTED if base is None else private_folders(base)
+        config = SessionConfig(self._settings, self._confinement, (), folders, base, user_id)
+        session = Session(config)
         try:
-            await session.start()
+            await session.start(self._templates)
         except BaseException:
             session.close()
             session.remove_folder()

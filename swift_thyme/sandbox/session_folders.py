@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swift_thyme.sandbox.rootfs import PrivateFolders
 
-__all__ = ["make_session_folders", "make_worker_folder", "remove_stale_folders"]
+__all__ = ["make_session_folders", "make_worker_folder", "private_folders", "remove_stale_folders"]
 
 _FOLDER_PREFIX = "swift-thyme-sandbox-"
 
@@ -27,17 +27,20 @@ def _host_temporary() -> str:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
 
 
-def make_session_folders(
-    parent: str, serial: int, user_id: int | None
-) -> tuple[str, PrivateFolders]:
-    """Make the folders of one session; return the one that holds them all, and them."""
+def make_session_folders(parent: str, serial: int, user_id: int | None) -> str:
+    """Make the folders of one session; return the one that holds them all."""
     base = f"{parent}/{serial}"
     names = ("output", "tmp", "shm", "inputs", "undo")
     for path in (base, *(f"{base}/{name}" for name in names)):
         os.mkdir(path, 0o700)
         if user_id is not None:
             os.chown(path, user_id, user_id)
-    return base, PrivateFolders(f"{base}/output", f"{base}/tmp", f"{base}/shm")
+    return base
+
+
+def private_folders(base: str) -> PrivateFolders:
+    """Return the private folders of the session whose folder is `base`."""
+    return PrivateFolders(f"{base}/output", f"{base}/tmp", f"{base}/shm")
 
 
 def remove_stale_folders() -> None:

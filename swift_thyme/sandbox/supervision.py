@@ -7,7 +7,6 @@ output are measured from outside.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from typing import NamedTuple
@@ -15,13 +14,14 @@ from typing import NamedTuple
 from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.sandbox.channel import Closed
 from swift_thyme.sandbox.encoder_client import EncoderClient
-from swift_thyme.sandbox.files import disk_use
+from swift_thyme.sandbox.file_walk import disk_use
 from swift_thyme.sandbox.keeper_client import KeeperClient, SessionLost
 from swift_thyme.sandbox.messages import BlockReport, ErrorKind, decode_datagram
 from swift_thyme.sandbox.output import CappedOutput
 from swift_thyme.sandbox.processes import (
     descendants,
     kill_quietly,
+    looks,
     resident_bytes,
     thread_count,
 )
@@ -33,8 +33,11 @@ __all__ = ["Ending", "Problem", "Supervisor"]
 
 MIB = 1024 * 1024
 _WATCH_INTERVAL_S = 0.03
+_READ_BYTES = 1 << 16
+ENDED = "the program ended its process"
 _TAMPERED = "the code interfered with the sandbox and was stopped"
-NO_REPORT = BlockReport(None, (), (), {})
+NO_REPORT = BlockReport(None, (), (), {}, True)
+"""Of a block that said nothing, files may have been changed through memory."""
 
 
 class Problem(NamedTuple):
@@ -85,20 +88,25 @@ class Supervisor:
     def close(self) -> None:
         """Close the end from which output is read; may be called while a block runs."""
         self._closed = True
+        self.release()
         asyncio.get_running_loop().remove_reader(self._stdout)
         os.close(self._stdout)
 
+    def release(self) -> None:
+        """Close the end that runners print to: they have it now."""
+        if self.stdout >= 0:
+            os.close(self.stdout)
+            self.stdout = -1
+
     def drain(self) -> None:
         """Throw away output that dead processes left."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._stdout, 1 << 16):
-                continue
+        self.read_output(CappedOutput(_READ_BYTES))
 
     def read_output(self, output: CappedOutput) -> None:
         """Take what was printed and not read yet."""
         for _ in range(64):
             try:
-                data = os.read(self._stdout, 1 << 16)
+                data = os.read(self._stdout, _READ_BYTES)
             except BlockingIOError:
                 return
             if not data:
@@ -118,7 +126,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         settings = self._config.settings
-        chain = self._chain
+        runner = self._chain.runner
         over: asyncio.Future[Ending] = loop.create_future()
 
         def end(status: ExecutionStatus, error: str) -> None:
@@ -137,11 +145,6 @@ class Supervisor:
             if ending is not None and not over.done():
                 over.set_result(ending)
 
-        def on_exit() -> None:
-            # Its last words may be in the socket already.
-            on_report()
-            end(ExecutionStatus.KILLED, "the program ended its process")
-
         watching: asyncio.TimerHandle
 
         def watch() -> None:
@@ -149,34 +152,31 @@ class Supervisor:
             problem = self._over_limit()
             if problem is not None:
                 end(*problem)
+            elif looks(runner.pid) is None and not over.done():
+                on_report()  # its last words
+                end(ExecutionStatus.KILLED, ENDED)
             watching = loop.call_later(_WATCH_INTERVAL_S, watch)
 
         try:
             # Sent while it still is stopped, so that it wakes up once.
-            chain.channel.send_encoded(request)
-            pidfd = os.pidfd_open(chain.runner)
-        except ProcessLookupError:
-            gone = "the session's process is gone"
-            return Ending(ExecutionStatus.KILLED, gone, NO_REPORT)
+            runner.channel.send_encoded(request)
         except Closed as error:
-            raise SessionLost(str(error)) from error
-        kill_quietly(chain.runner, signal.SIGCONT)
+            # It was frozen: nothing that the code did before can have ended it.
+            raise SessionLost("a session's process is gone") from error
+        kill_quietly(runner.pid, signal.SIGCONT)
         late = f"the code ran longer than {timeout_s:g} s and was stopped"
         timer = loop.call_later(timeout_s, end, ExecutionStatus.TIMEOUT, late)
         watching = loop.call_later(_WATCH_INTERVAL_S, watch)
         loop.add_reader(self._stdout, on_output)
-        loop.add_reader(chain.channel.fileno(), on_report)
-        loop.add_reader(pidfd, on_exit)
+        loop.add_reader(runner.channel.fileno(), on_report)
         try:
             return await over
         finally:
             timer.cancel()
             watching.cancel()
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
             if not self._closed:
                 loop.remove_reader(self._stdout)
-                loop.remove_reader(chain.channel.fileno())
+                loop.remove_reader(runner.channel.fileno())
 
     def over_disk_limit(self) -> Problem | None:
         """Count files where, without a mount namespace, the private folders have no size limit."""
@@ -193,16 +193,16 @@ class Supervisor:
     def _read_report(self) -> Ending | None:
         """Take the first message of the block, which is its last: anything else is a forgery."""
         try:
-            datagram = self._chain.channel.receive_now()
+            datagram = self._chain.runner.channel.receive_now()
         except Closed:
-            return Ending(ExecutionStatus.KILLED, "the program ended its process", NO_REPORT)
+            return Ending(ExecutionStatus.KILLED, ENDED, NO_REPORT)
         if datagram is None:
             return None
         try:
             report = decode_datagram(datagram.data, BlockReport)
         except WireError:
             return Ending(ExecutionStatus.KILLED, _TAMPERED, NO_REPORT)
-        if datagram.pid != self._chain.runner:
+        if datagram.pid != self._chain.runner.pid:
             return Ending(ExecutionStatus.KILLED, _TAMPERED, NO_REPORT)
         if report.error is None:
             return Ending(ExecutionStatus.OK, None, report)
@@ -213,7 +213,8 @@ class Supervisor:
     def _over_limit(self) -> Problem | None:
         """Tell whether the block's processes together are over a limit."""
         settings = self._config.settings
-        keep = {self._chain.checkpoint, self._encoder.pid}
+        checkpoint = self._chain.checkpoint
+        keep = {0 if checkpoint is None else checkpoint.pid, self._encoder.pid}
         pids = [pid for pid in descendants(self._keeper.pid) if pid not in keep]
         used = sum(max(0, resident_bytes(pid) - self.base_resident) for pid in pids)
         if used > settings.memory_mb * MIB:

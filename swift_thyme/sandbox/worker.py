@@ -1,4 +1,4 @@
-"""The worker process: loads the libraries once and makes sessions by forking itself.
+"""The worker process: loads the libraries once and supervises sessions.
 
 Started by `python -m swift_thyme.sandbox.worker`, never forked from the trainer, so it has
 neither CUDA nor threads nor secrets. It takes messages over one inherited socket, supervises its
@@ -84,6 +84,7 @@ def main() -> None:
             freeze_memory()
         if settings.uses(Acceleration.REHEARSAL):
             factory.rehearse()
+        factory.start()
     except (RuntimeError, OSError, ImportError) as error:
         connection.sendall(encode_frame(Broken(_text(error))))
         return

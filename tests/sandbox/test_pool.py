@@ -333,7 +333,7 @@ def test_threads_that_a_block_leaves_are_over_in_the_next_one(session: SandboxSe
         ("raise ValueError(os.fsdecode(b'\\xff'))", "ValueError: ?"),
         ("import sys\nsys.exit(chr(0xDFFF))", "SystemExit: ?"),
         ("x = '\ud800'", "surrogates not allowed"),
-        ("x = '" + "\u0449" * 46_000 + "'", "the program is too long"),
+        ("x = '" + "\u0449" * 49_200 + "'", "the program is too long"),
         ("x = '" + "y" * (40 << 20) + "'", "the program is too long"),
     ],
 )
