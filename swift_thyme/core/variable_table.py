@@ -137,8 +137,10 @@ _SANDBOX = group(
         "THYME_SANDBOX",
         Kind.CHOICE,
         "auto",
-        "strict refuses to start when an isolation layer is missing, auto goes on with the others",
-        choices=("strict", "auto"),
+        "strict refuses to start when an isolation layer is missing; auto goes on with the others, "
+        "and refuses where none is left that guards the files of the host; unguarded goes on even "
+        "then",
+        choices=("strict", "auto", "unguarded"),
     ),
     count(
         "THYME_SANDBOX_WORKERS",

@@ -66,7 +66,7 @@ def _resource_limits(config: SessionConfig, library_bytes: int) -> None:
     settings = config.settings
     _limit(resource.RLIMIT_AS, library_bytes + settings.memory_mb * MIB)
     _limit(resource.RLIMIT_CPU, _MAX_BLOCK_CPU_S)
-    _limit(resource.RLIMIT_FSIZE, settings.disk_mb * MIB)
+    _limit(resource.RLIMIT_FSIZE, config.disk_bytes)
     _limit(resource.RLIMIT_NOFILE, settings.open_files)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_MEMLOCK, 64 * 1024)

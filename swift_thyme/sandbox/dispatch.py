@@ -53,11 +53,11 @@ __all__ = ["Dispatcher", "Seat"]
 logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 120.0
-_REPLY_GRACE_S = 90.0
+_REPLY_GRACE_S = 30.0
 """Seconds over its limit after which a block's worker is taken for broken and replaced."""
 _OPEN_LIMIT_S = 60.0
 _CLOSE_LIMIT_S = 30.0
-_DEADLINE_CHECK_S = 2.0
+_DEADLINE_CHECK_S = 0.5
 _MAX_START_FAILURES = 3
 _logged_layers: set[tuple[str, ...]] = set()
 
@@ -172,6 +172,8 @@ class Dispatcher:
             if worker.readers is not None:
                 worker.readers.drop_closed(worker.waiting.values())
             self._on_worker(worker, selectors.EVENT_READ)  # a loop may have no time for it
+            if worker.waiting and worker.wake():
+                logger.warning("sandbox worker %d was stopped, and goes on now", worker.number)
             late = any(request.deadline < now for request in worker.waiting.values())
             if late or (not worker.ready and worker.started + _START_TIMEOUT_S < now):
                 self._lose(worker, "the worker does not answer")

@@ -133,24 +133,24 @@ class FileKeeper(FileView):
         Raises:
             OSError: There is no room for the copies.
         """
-        entries: dict[str, Entry] = {}
+        entries = {item.path: item.entry for item in self._all()}
         copies: dict[int, _Copy] = {}
-        for path, entry, folder, name in self._all():
-            entries[path] = entry
-            if not entry.is_file or entry.inode in copies:
-                continue
+        for entry in entries.values():
             known = self._copies.get(entry.inode)
             if known is not None and known.entry.same(entry) and not mapped:
                 copies[entry.inode] = known
-                continue
-            with opened(folder, name, os.O_RDONLY) as source:
-                copy = self._copy(source, known)
-            entries[path] = entry = look(folder, name) or entry
-            copies[entry.inode] = _Copy(copy, entry)
-        kept = {copy.name for copy in copies.values()}
-        for unused in self._copies.values():
-            if unused.name not in kept:
-                os.unlink(unused.name, dir_fd=self._store)
+        numbers = {entry.inode for entry in entries.values() if entry.is_file}
+        for inode in self._copies.keys() - numbers:
+            # First, because there is room for as much as the session can hold and no more.
+            os.unlink(self._copies.pop(inode).name, dir_fd=self._store)
+        if copies.keys() != numbers:
+            for path, entry, folder, name in self._all():
+                if not entry.is_file or entry.inode in copies:
+                    continue
+                with opened(folder, name, os.O_RDONLY) as source:
+                    copy = self._copy(source, self._copies.get(entry.inode))
+                entries[path] = entry = look(folder, name) or entry
+                copies[entry.inode] = _Copy(copy, entry)
         self._entries, self._copies = entries, copies
 
     def restore(self, mapped: bool) -> None:

@@ -99,8 +99,7 @@ class _Keeper:
         self._take_on_user()
         self._die_with_parent()
         if namespaces:
-            settings = self._config.settings
-            rootfs.build(opened, settings.disk_mb << 20, settings.inodes)
+            rootfs.build(opened, self._config.disk_bytes, self._config.settings.inodes)
         os.chdir(self._config.folders.output)
         self._spawn_runner(runner)
         self._spawn_encoder(encoder)

@@ -20,7 +20,7 @@ from swift_thyme.sandbox.process_environment import worker_environment
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import Confinement
 
-__all__ = ["Layer", "confinement_from", "probe_here", "probe_layers"]
+__all__ = ["Layer", "confinement_from", "probe_here", "probe_layers", "refusal"]
 
 NAMESPACE_FLAGS = (
     linux.CLONE_NEWUSER
@@ -251,6 +251,31 @@ def confinement_from(layers: tuple[Layer, ...]) -> Confinement:
         change_user=by_name["user id"].on,
         seccomp=by_name["seccomp"].on,
         landlock_abi=int(abi.reason.split()[-1]) if abi.on else 0,
+    )
+
+
+def refusal(mode: str, layers: tuple[Layer, ...]) -> str | None:
+    """Return why the sandbox must not start with these layers, or None where it may.
+
+    Args:
+        mode: That of the settings.
+        layers: What `probe_here` found.
+    """
+    missing = [layer for layer in layers if not layer.on and layer.required]
+    if mode == "strict" and missing:
+        names = "; ".join(f"{layer.name}: {layer.reason}" for layer in missing)
+        return f"THYME_SANDBOX=strict, but layers are missing: {names}"
+    by_name = {layer.name: layer for layer in layers}
+    guards = ("private root", "landlock")
+    if mode == "unguarded" or any(by_name[name].on for name in guards):
+        return None
+    cause = next((x for x in layers if x.name.endswith("namespace") and not x.on), layers[0])
+    return (
+        "nothing here keeps generated code from the files of this host: no private root "
+        f"({cause.name}: {cause.reason}) and no Landlock ({by_name['landlock'].reason}). "
+        "Allow user namespaces or Landlock (docs/sandbox.md, Surroundings), run code on another "
+        "host (THYME_SANDBOX_URL), or, where all that can be read and written here may be lost "
+        "and seen, set THYME_SANDBOX=unguarded"
     )
 
 

@@ -237,6 +237,8 @@ class MakeSession(Message):
     """Host folder of its private folders, or None where they live in its mount namespace."""
     user_id: Annotated[int | None, wire.maybe(wire.whole(0, 1 << 32))]
     """User id that it takes on, None for the worker's."""
+    disk_bytes: Annotated[int, wire.whole(0, _MAX_NUMBER)]
+    """Bytes that its private folders can hold together."""
 
 
 @dataclass(frozen=True, slots=True)

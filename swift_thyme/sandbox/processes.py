@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 __all__ = [
     "descendants",
+    "is_stopped",
     "kill_quietly",
     "kill_tree",
     "kill_tree_async",
@@ -72,6 +73,11 @@ def _state(pid: int) -> bytes:
             return file.read().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return b"X"
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a signal stopped a process."""
+    return _state(pid) in (b"T", b"t")
 
 
 class Look(NamedTuple):

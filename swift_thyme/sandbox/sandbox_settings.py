@@ -58,7 +58,8 @@ class SandboxSettings:
 
     mode: str = "auto"
     """`THYME_SANDBOX`: `strict` refuses to start when an isolation layer is missing, `auto` logs
-    once which are missing and keeps the others."""
+    once which are missing, keeps the others, and refuses where none of them guards the files of the
+    host; `unguarded` goes on even then."""
     workers: int = field(default_factory=_default_workers)
     """`THYME_SANDBOX_WORKERS`: worker processes, and blocks that run at the same time."""
     timeout_s: float = 10.0

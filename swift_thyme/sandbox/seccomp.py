@@ -90,7 +90,8 @@ _NAMESPACE_FLAGS |= 0x40000000 | linux.CLONE_NEWNS
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # Names, no transparent huge pages, timer slack and reading: nothing that loosens anything.
 _PRCTLS = (3, 7, 15, 16, 21, 23, 27, 29, 30, 39, 41, 42, 47, 0x53564D41)
-# Not dumpable, fewer capabilities, no new ones: what the processes that a keeper makes do at their start.
+# Not dumpable, fewer capabilities, no new ones: what a process does at its start that a keeper
+# makes.
 _START_PRCTLS = (4, 24, 38)
 _CAPSET = (126, 91)
 # F_SETOWN and F_SETOWN_EX direct signals at other processes; F_SETPIPE_SZ takes of the memory that

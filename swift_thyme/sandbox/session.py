@@ -103,7 +103,7 @@ class Session:
             SessionLost: They could not be made.
         """
         config, keeper, runner = self._config, self._keeper, self._chain.runner
-        message = MakeSession(config.base, config.user_id)
+        message = MakeSession(config.base, config.user_id, config.disk_bytes)
         keeper.pid = await templates.make_session(message, keeper.other.fileno())
         keeper.other.close()
         connections = (runner.channel.other, self._encoder.other)
@@ -168,11 +168,12 @@ class Session:
     async def run(self, code: str, timeout_s: float) -> ExecutionResult:
         """Run one block and return its result; it is committed or undone by `settle`.
 
+        The block before it has to be settled.
+
         Raises:
             SessionLost: The session is broken.
         """
         started = time.monotonic()
-        await self.settle(hurry=True)
         program = code.encode("utf-8", "surrogatepass")
         request = encode_datagram(RunProgram(program, self._images, timeout_s))
         if len(program) > _MAX_CODE_BYTES or len(request) > MAX_REQUEST_BYTES:
@@ -191,6 +192,11 @@ class Session:
         result = await self._collect(ending, output, max(left_s, _LEAST_FOR_IMAGES_S))
         self._unsettled = _Unsettled(result.ok, ending.report.maps)
         return dataclasses.replace(result, duration_s=duration_s)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the last block is neither committed nor undone."""
+        return self._unsettled is not None
 
     def memory_in_use(self) -> int:
         """Return by how many bytes the last block's process is larger than the first one was."""

@@ -61,6 +61,7 @@ class SessionConfig:
         folders: Where the private folders are for processes of the session.
         base: Host folder that holds them, or None where they live in the mount namespace.
         user_id: User id that the session's processes take on, or None to keep the current one.
+        disk_bytes: Bytes that its private folders can hold together.
     """
 
     settings: SandboxSettings
@@ -69,3 +70,4 @@ class SessionConfig:
     folders: PrivateFolders
     base: str | None
     user_id: int | None
+    disk_bytes: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 
 from swift_thyme.core.errors import DataError
@@ -20,10 +19,11 @@ from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session import Session
 from swift_thyme.sandbox.session_config import Confinement, ImageInfo, SessionConfig
 from swift_thyme.sandbox.session_folders import (
+    WorkerFolder,
     make_session_folders,
-    make_worker_folder,
     private_folders,
     remove_stale_folders,
+    room_for_a_session,
 )
 from swift_thyme.sandbox.template_client import Templates
 
@@ -45,7 +45,7 @@ class SessionFactory:
         self._confinement = confinement
         self._library_bytes = measure_address_space()
         remove_stale_folders()
-        self._folder = None if confinement.namespaces else make_worker_folder()
+        self._folder = None if confinement.namespaces else WorkerFolder()
         self._serial = 0
         self._wanted = settings.spares if settings.uses(Acceleration.SPARES) else 0
         self._spares: list[Session] = []
@@ -56,7 +56,8 @@ class SessionFactory:
 
     def rehearse(self) -> None:
         """Do once here what every session does, before there is one."""
-        rehearse(SessionConfig(self._settings, self._confinement, (), rootfs.MOUNTED, None, None))
+        place = (rootfs.MOUNTED, None, None, 0)
+        rehearse(SessionConfig(self._settings, self._confinement, (), *place))
 
     def start(self) -> None:
         """Make the template; before this process sees a request."""
@@ -108,7 +109,7 @@ class SessionFactory:
     def remove_folder(self) -> None:
         """Remove what is left on the host."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
 
     async def _add_spares(self) -> None:
         assert self._templates is not None
@@ -126,10 +127,19 @@ class SessionFactory:
         self._serial += 1
         user_id = layers.pick_user_id() if self._confinement.change_user else None
         base = None
+        disk_bytes = self._settings.disk_mb << 20
         if self._folder is not None:
-            base = make_session_folders(self._folder, self._serial, user_id)
-        folders = rootfs.MOUNTED if base is None else private_folders(base)
-        config = SessionConfig(self._settings, self._confinement, (), folders, base, user_id)
+            disk_bytes = min(disk_bytes, room_for_a_session(self._folder.path))
+            base = make_session_folders(self._folder.path, self._serial, user_id)
+        config = SessionConfig(
+            self._settings,
+            self._confinement,
+            (),
+            rootfs.MOUNTED if base is None else private_folders(base),
+            base,
+            user_id,
+            disk_bytes,
+        )
         session = Session(config)
         try:
             await session.start(self._templates)

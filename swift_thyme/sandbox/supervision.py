@@ -164,7 +164,7 @@ class Supervisor:
             # It was frozen: nothing that the code did before can have ended it.
             raise SessionLost("a session's process is gone") from error
         kill_quietly(runner.pid, signal.SIGCONT)
-        late = f"the code ran longer than {timeout_s:g} s and was stopped"
+        late = f"the code ran longer than {timeout_s:.3g} s and was stopped"
         timer = loop.call_later(timeout_s, end, ExecutionStatus.TIMEOUT, late)
         watching = loop.call_later(_WATCH_INTERVAL_S, watch)
         loop.add_reader(self._stdout, on_output)
@@ -182,11 +182,11 @@ class Supervisor:
         """Count files where, without a mount namespace, the private folders have no size limit."""
         if self._config.base is None:
             return None
-        settings = self._config.settings
+        most, inodes = self._config.disk_bytes, self._config.settings.inodes
         for folder in self._config.folders:
-            size, entries = disk_use(folder, settings.disk_mb * MIB, settings.inodes)
-            if size > settings.disk_mb * MIB or entries > settings.inodes:
-                text = f"more than {settings.disk_mb} MiB or {settings.inodes} files were written"
+            size, entries = disk_use(folder, most, inodes)
+            if size > most or entries > inodes:
+                text = f"more than {most // MIB} MiB or {inodes} files were written"
                 return Problem(ExecutionStatus.KILLED, text)
         return None
 

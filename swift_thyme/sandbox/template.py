@@ -134,6 +134,7 @@ class _Template:
             rootfs.MOUNTED if message.base is None else private_folders(message.base),
             message.base,
             message.user_id,
+            message.disk_bytes,
         )
 
     def _own_memory(self) -> None:

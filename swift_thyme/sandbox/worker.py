@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Coroutine
 from typing import Any
@@ -53,6 +54,11 @@ from swift_thyme.sandbox.wire import WireError, clean_text
 __all__ = ["main"]
 
 _SETTLE_DELAY_S = 0.002
+_LARGE_WAIT_S = 0.2
+_SETTLE_ALONE_S = 0.1
+"""Seconds that a session's last block may be settled in while the blocks of others wait."""
+_FREE_SETTLING_S = 0.5
+"""Seconds of it that do not count as time of the next block."""
 _LARGE_BYTES = 16 << 20
 """Memory of a block from which on it is settled before the next block of any session."""
 
@@ -74,10 +80,9 @@ def main() -> None:
     hide_package_folder()
     try:
         found = layers.probe_here(settings)
-        missing = [layer for layer in found if not layer.on and layer.required]
-        if settings.mode == "strict" and missing:
-            names = "; ".join(f"{layer.name}: {layer.reason}" for layer in missing)
-            raise RuntimeError(f"THYME_SANDBOX=strict, but layers are missing: {names}")
+        reason = layers.refusal(settings.mode, found)
+        if reason is not None:
+            raise RuntimeError(reason)
         preload(settings)
         factory = SessionFactory(settings, layers.confinement_from(found))
         if settings.uses(Acceleration.MEMORY_IMAGE):
@@ -220,7 +225,11 @@ class _Worker:
                 await self._settle_large()
                 session.is_running = True
                 try:
-                    result = await session.run(request.code, request.timeout_s)
+                    spent_s = await self._settle_before(session)
+                    limit_s = request.timeout_s
+                    if spent_s > _FREE_SETTLING_S:
+                        limit_s = max(limit_s / 2, limit_s - spent_s)
+                    result = await session.run(request.code, limit_s)
                     if not self._commits_late:
                         await session.settle()
                 finally:
@@ -233,16 +242,39 @@ class _Worker:
                 self._lose(key, session)
             answer = Failed(request.id, FailureKind.SANDBOX, _text(error))
         finally:
-            self._running -= 1
-            if not self._running:
-                self._begin(next(iter(self._held), 0))
-            if not self._running:
-                self._idle.set()
+            self._end_block()
         await self._send(answer)
         if session is not None and isinstance(answer, BlockDone):
             if self._settles_large and session.memory_in_use() > _LARGE_BYTES:
                 self._large[key] = session
             self._spawn(self._settle_later(key, session))
+
+    async def _settle_before(self, session: Session) -> float:
+        """Settle the last block of a session whose next one waits; return the seconds it took.
+
+        Where that is long, blocks of other sessions begin meanwhile.
+        """
+        if not session.is_unsettled:
+            return 0.0
+        began = time.monotonic()
+        settling = asyncio.ensure_future(session.settle(hurry=True))
+        done, _ = await asyncio.wait([settling], timeout=_SETTLE_ALONE_S)
+        if not done:
+            self._end_block()
+            try:
+                await asyncio.wait([settling])
+            finally:
+                self._count_block()
+        await settling
+        return time.monotonic() - began
+
+    def _end_block(self) -> None:
+        """Let what waits for the end of a block begin."""
+        self._running -= 1
+        if not self._running:
+            self._begin(next(iter(self._held), 0))
+        if not self._running:
+            self._idle.set()
 
     def _count_block(self) -> None:
         self._running += 1
@@ -267,12 +299,25 @@ class _Worker:
     # -- commits -------------------------------------------------------------------------------
 
     async def _settle_large(self) -> None:
-        """Settle sessions that hold much memory twice: the next block can use what that frees."""
+        """Settle sessions that hold much memory twice: the next block can use what that frees.
+
+        It waits no longer for them than a moment: a session's commit is its own affair.
+        """
         large, self._large = self._large, {}
-        for key, session in large.items():
-            if not session.turn.locked():
-                async with session.turn:
-                    await self._settle(key, session, hurry=True)
+        settling = [
+            asyncio.ensure_future(self._settle_in_turn(key, session))
+            for key, session in large.items()
+            if not session.turn.locked()
+        ]
+        if settling:
+            self._tasks.update(settling)
+            for task in settling:
+                task.add_done_callback(self._tasks.discard)
+            await asyncio.wait(settling, timeout=_LARGE_WAIT_S)
+
+    async def _settle_in_turn(self, key: int, session: Session) -> None:
+        async with session.turn:
+            await self._settle(key, session, hurry=True)
 
     async def _settle_later(self, key: int, session: Session) -> None:
         """Commit or undo the last block of a session while nobody waits for a result.

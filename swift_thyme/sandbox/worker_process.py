@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox
 from swift_thyme.sandbox.loop_readers import LoopReaders
 from swift_thyme.sandbox.messages import Message, encode_frame
 from swift_thyme.sandbox.process_environment import worker_environment
+from swift_thyme.sandbox.processes import is_stopped
 from swift_thyme.sandbox.requests import Request
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings, local_rank
 
@@ -133,6 +135,13 @@ class WorkerProcess:
         if not data:
             raise EOFError("the worker ended")
         return self._frames.feed(data)
+
+    def wake(self) -> bool:
+        """Let the worker go on where something stopped it; tell whether that was so."""
+        if not is_stopped(self.process.pid):
+            return False
+        self.process.send_signal(signal.SIGCONT)
+        return True
 
     def fail(self) -> None:
         """Expect nothing more of it."""

@@ -58,7 +58,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "secret_in_own_proc_environ": ("print('ESCAPED' * (b'hunter2' in open('/proc/self/environ', 'rb').read()))", "refused|hidden", ""),
     "secret_in_init_environ": ("print('ESCAPED' * (b'hunter2' in open('/proc/1/environ', 'rb').read()))", "refused", DENIED),
     "secret_in_parent_memory": ("print('ESCAPED', open('/proc/1/mem', 'rb').read(1))", "refused", DENIED),
-    "command_lines_of_others": ("print([p for p in os.listdir('/proc') if p.isdigit() and int(p) > 500])", "hidden", "[]"),
+    "command_lines_of_others": ("print([p for p in os.listdir('/proc') if p.isdigit() and int(p) > 500])", "refused", DENIED),
     "inherited_descriptors": ("import stat\nprint([f for f in range(3, 200) if os.path.exists(f'/proc/self/fd/{f}') and stat.S_ISREG(os.fstat(f).st_mode)])", "hidden", "[]"),
     # network
     "tcp": ("import socket\nsocket.create_connection(('127.0.0.1', 80), 1)\nprint('ESCAPED')", "refused", DENIED),
@@ -169,7 +169,6 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
 
 # What is seen instead where there are no namespaces: still contained, by another layer.
 WITHOUT_NAMESPACES = {
-    "command_lines_of_others": ("refused", DENIED),
     "kill_own_group": ("refused", DENIED),
     "disk_many_files": ("killed", ""),
     "disk_shared_memory": ("killed", ""),
