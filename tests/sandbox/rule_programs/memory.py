@@ -123,10 +123,6 @@ ROWS = {
     ),
     "memory_while_the_program_is_read": Row(
         """
-        text = "(" * 90 + "0" + ")" * 90
-        code = "x = [" + ",".join([text] * 400) + "]"
-        exec(code)
-        eval("+".join(["'x' * 2"] * 3000))
         for _ in range(20): compile("\\n".join(f"v{i} = {{}}" for i in range(90000)), "x", "exec")
         """,
     ),

@@ -17,15 +17,15 @@ ROWS = {
     "plain_bitmap_full_of_remarks": Row(
         """
         line = b"1 0\\n# a remark\\n" * 4
-        open("p.ppm", "wb").write(b"P1 3000 3000\\n" + line * 700000)
-        open("q.ppm", "wb").write(b"P2 3000 3000 65535\\n" + b"65535 " * 9000000)
+        open("p.ppm", "wb").write(b"P1 3000 3000\\n" + line * 500000)
+        open("q.ppm", "wb").write(b"P2 2000 2000 65535\\n" + b"65535 " * 4000000)
         print("p.ppm"); print("q.ppm")
         """,
     ),
     "tiff_of_a_million_strips": Row(
         """
         import struct
-        n, width = 400000, 40
+        n, width = 100000, 600
         strips = 8 + n * 8
         tags = [(256, 4, 1, width), (257, 4, 1, n), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
         tags += [(273, 4, n, 8), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, n, 8 + n * 4)]

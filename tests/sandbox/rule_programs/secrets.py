@@ -162,8 +162,7 @@ ROWS = {
                     except OSError: pass
             if stat.S_ISSOCK(info.st_mode):
                 one = socket.socket(fileno=os.dup(f))
-                one.setblocking(False)
-                try: look(one.recv(1 << 20, socket.MSG_PEEK))
+                try: look(one.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT))
                 except OSError: pass
         """,
         ends=("ok",),
