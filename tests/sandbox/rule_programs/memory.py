@@ -121,6 +121,41 @@ ROWS = {
         """,
         pause_s=0.5,
     ),
+    "memory_in_event_queues": Row(
+        """
+        import select, time
+        for _ in range(40):
+            if os.fork() == 0: break
+        queues, watched = [], []
+        try:
+            while len(queues) < 110: queues.append(select.epoll())
+            while True: watched.append(os.pipe())
+        except OSError: pass
+        for queue in queues:
+            for pair in watched:
+                for end in pair:
+                    try: queue.register(end)
+                    except OSError: pass
+        time.sleep(60)
+        """,
+        pause_s=0.5,
+    ),
+    "memory_in_page_tables": Row(
+        """
+        import mmap, time
+        open("/tmp/a", "wb").truncate(50 << 20)
+        for _ in range(40):
+            if os.fork() == 0: break
+        file, kept = open("/tmp/a", "r+b"), []
+        try:
+            while True:
+                kept.append(mmap.mmap(file.fileno(), 50 << 20, prot=mmap.PROT_READ))
+                for at in range(0, 50 << 20, 4096): kept[-1][at]
+        except (OSError, ValueError, MemoryError): pass
+        time.sleep(60)
+        """,
+        pause_s=0.5,
+    ),
     "memory_while_the_program_is_read": Row(
         """
         for _ in range(20): compile("\\n".join(f"v{i} = {{}}" for i in range(90000)), "x", "exec")

@@ -157,6 +157,14 @@ ROWS = {
         """,
         pause_s=0.5,
     ),
+    "everything_closed_at_commit": Row(
+        """
+        inside.end_and(lambda: os.closerange(0, 250))
+        # ----- next block
+        print("second")
+        """,
+        pause_s=0.5,
+    ),
     "both_sides_shut_in_a_kept_state": Row(
         """
         kept = 1
