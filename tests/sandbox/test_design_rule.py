@@ -1,0 +1,140 @@
+"""Hostile programs of our own, made from the rule by which the sandbox is built.
+
+Nothing that handles a session's files, messages or pictures has more rights than the session.
+Sessions are forked from a process that never sees a request. Every byte that comes back has a cap
+and a type. Every wait has a deadline that belongs to the session that caused it. A commit, an undo,
+an encoding and an opening count as the session's own time and memory. Hostile behaviour ends in a
+status of the block and never loses the session, at worst its state.
+
+Each program runs beside an innocent session of the same worker, in surroundings that bound what it
+could do if it got out; `rule_driver` says what it must not have done.
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from queue import Empty, Queue
+from threading import Thread
+
+import pytest
+
+from tests.conftest import python_program
+from tests.sandbox.rule_programs import ROWS
+from tests.sandbox.surroundings import ROOT, UNAVAILABLE, command_in, environment
+
+LONGEST_S = 180
+"""After this a row, which takes seconds, is taken for hanging."""
+
+KINDS = {
+    "all layers": ("host-root", ()),
+    "no namespaces": ("host-root", ("--disable", "namespaces")),
+    "docker as root": ("docker-root", ()),
+    "docker as a user": ("docker-user", ()),
+}
+
+
+class Rows:
+    """A driver in a surrounding that runs one row after the other."""
+
+    def __init__(self, surrounding: str, options: tuple[str, ...]) -> None:
+        driver = python_program("-m", "tests.sandbox.rule_driver", *options)
+        self._process = subprocess.Popen(
+            command_in(surrounding, driver),
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._said = ""
+        self._lines: Queue[str] = Queue()
+        self._readers = [
+            Thread(target=self._read_answers, daemon=True),
+            Thread(target=self._read_errors, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_answers(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._said = (self._said + line)[-3000:]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it can take another row."""
+        return self._process.poll() is None
+
+    def run(self, name: str) -> list[str]:
+        """Return what a row broke."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{name}\n")
+            self._process.stdin.flush()
+            line = self._lines.get(timeout=LONGEST_S)
+        except Empty:
+            self.close()
+            return ["the driver hangs"]
+        except BrokenPipeError:
+            line = ""
+        if line:
+            broken: list[str] = json.loads(line)
+            return broken
+        self.close()
+        if self._process.returncode == UNAVAILABLE:
+            pytest.skip(self._said.strip()[-300:])
+        return [f"the driver ended with {self._process.returncode}: {self._said[-600:]}"]
+
+    def close(self) -> None:
+        """End everything in the surrounding."""
+        self._process.terminate()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(10)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+
+
+def _kinds() -> list[object]:
+    slow = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if "docker" in kind]
+    return [*(kind for kind in KINDS if "docker" not in kind), *slow]
+
+
+@pytest.fixture(scope="module", params=_kinds())
+def drivers(request: pytest.FixtureRequest) -> Iterator[list[Rows]]:
+    """The driver of a surrounding, in a list so that a test can put a new one in its place."""
+    surrounding, options = KINDS[request.param]
+    found = [Rows(surrounding, options)]
+    yield found
+    found[0].close()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="programs make calls by number")
+@pytest.mark.parametrize("name", ROWS)
+def test_the_program_keeps_to_its_session(
+    drivers: list[Rows], request: pytest.FixtureRequest, name: str
+) -> None:
+    if not drivers[0].is_running:
+        kind = request.node.callspec.params["drivers"]
+        drivers[0] = Rows(*KINDS[kind])
+    assert drivers[0].run(name) == []
+
+
+def test_every_program_can_be_read() -> None:
+    for name, row in ROWS.items():
+        blocks = row.blocks(DIR="/canary", PID=1, PORT=80, SOCKET="canary")
+        for block in blocks:
+            compile(block, name, "exec")
+        assert len(row.ends) <= len(blocks)

@@ -1,0 +1,82 @@
+"""What the sandbox promises in the surroundings that training jobs run in, each built here."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from surroundings_table import EXPECTED, PAGE, PROMISES, page
+
+from tests.conftest import python_program
+from tests.sandbox.rule_programs.guarantees import GUARANTEES
+from tests.sandbox.surroundings import SURROUNDINGS, UnavailableError, run
+
+
+@pytest.fixture(scope="module", params=list(SURROUNDINGS))
+def survey(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The name of a surrounding, and what the sandbox is in it."""
+    try:
+        done = run(request.param, python_program("-m", "tests.sandbox.survey"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return request.param, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_table_names_every_surrounding_and_every_promise() -> None:
+    assert {name: one.title for name, one in SURROUNDINGS.items()} == {
+        name: one.title for name, one in EXPECTED.items()
+    }
+    assert tuple(GUARANTEES) == PROMISES
+
+
+def test_the_page_holds_the_table() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text, "run python scripts/surroundings_table.py --write"
+
+
+@pytest.mark.slow
+def test_the_layers_are_those_of_the_table(survey: tuple[str, dict[str, Any]]) -> None:
+    name, found = survey
+    expected = EXPECTED[name]
+    layers = found["layers"]
+    on = (layers["private root"], layers["landlock"], layers["seccomp"], layers["user id"])
+    assert on == (expected.namespaces, expected.landlock, expected.seccomp, expected.user_id)
+
+
+@pytest.mark.slow
+def test_auto_starts_or_says_in_one_line_what_to_do(survey: tuple[str, dict[str, Any]]) -> None:
+    name, found = survey
+    refused = found["refused"]
+    if EXPECTED[name].starts:
+        assert refused is None
+        return
+    assert refused is not None, "it starts where nothing guards files"
+    assert "\n" not in refused.strip(), refused
+    assert len(refused) < 600, refused
+    assert re.search("namespace", refused, re.IGNORECASE), refused
+    assert re.search("landlock", refused, re.IGNORECASE), refused
+    assert re.search(r"\b(allow|use|run|set|needs?|enable)\b", refused, re.IGNORECASE), refused
+
+
+@pytest.mark.slow
+def test_the_doctor_says_the_same(survey: tuple[str, dict[str, Any]]) -> None:
+    name, found = survey
+    by_subject = {one["subject"]: one for one in found["doctor"]}
+    for layer, is_on in found["layers"].items():
+        line = by_subject[f"sandbox: {layer}"]
+        assert line["text"].startswith("on: " if is_on else "off: "), line
+    broken = [one for one in found["doctor"] if one["state"] == "broken"]
+    assert bool(broken) is not EXPECTED[name].starts, found["doctor"]
+    assert all(one["advice"] for one in broken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("promise", PROMISES)
+def test_the_promise_holds(survey: tuple[str, dict[str, Any]], promise: str) -> None:
+    name, found = survey
+    if not EXPECTED[name].starts:
+        assert found["broken"] == {}, "programs ran where the sandbox should not start"
+        return
+    assert found["refused"] is None
+    assert found["broken"][promise] == []
