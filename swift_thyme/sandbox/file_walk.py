@@ -28,6 +28,8 @@ __all__ = [
 _BLOCK_BYTES = 512
 """Unit of `st_blocks`, whatever the file system (stat(2))."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_PATH_CHARS = 4096
+"""Longest path that a program can open at once (PATH_MAX); what lies deeper is left alone."""
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -153,7 +155,7 @@ class _Walk:
                     continue  # input images and a Python installation can be mounted below /tmp
                 path = f"{level.path}/{name}"
                 yield Found(path, entry, self._folder, name)
-                if entry.is_folder:
+                if entry.is_folder and len(path) < _MAX_PATH_CHARS:
                     self._descend(path, name)
         finally:
             os.close(self._folder)

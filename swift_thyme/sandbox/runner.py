@@ -151,6 +151,7 @@ class _Runner:
     def _get_ready(self, hurry: bool) -> None:
         """Do what the next block needs done; only what it must have where it waits already."""
         self._confine_block()
+        os.set_blocking(1, True)  # the pipe is one that code of another block may have changed
         if not hurry and self._config.settings.uses(Acceleration.REHEARSAL):
             self.rehearse()
         self._send(encode_datagram(RunnerReady()))
