@@ -120,7 +120,7 @@ class FrameReader:
             if json_length > self._max_json or blob_length > self._max_blob:
                 raise WireError("a frame is longer than allowed")
             body = start + _PREFIX.size
-            blobs = body + json_length
+            blobs: int = body + json_length
             end = blobs + blob_length
             if len(view) < blobs:
                 break

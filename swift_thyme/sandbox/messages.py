@@ -344,6 +344,8 @@ class FindImages(Message):
     saved: Saved
     aliases: Aliases
     inputs: Inputs
+    budget_s: Annotated[float, wire.number(0, 3600)]
+    """Seconds for all of them together; those that are not begun by then are refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ class Session:
             ending = ending if problem is None else Ending(*problem, ending.report)
         await self._chain.end_processes(keep_runner=ending.status is ExecutionStatus.OK)
         self._supervisor.read_output(output)
-        result = await self._collect(ending, output)
+        result = await self._collect(ending, output, timeout_s)
         self._to_commit = result.ok
         return dataclasses.replace(result, duration_s=duration_s)
 
@@ -203,13 +203,15 @@ class Session:
 
     # -- results -------------------------------------------------------------------------------
 
-    async def _collect(self, ending: Ending, output: CappedOutput) -> ExecutionResult:
+    async def _collect(
+        self, ending: Ending, output: CappedOutput, budget_s: float
+    ) -> ExecutionResult:
         """Make the result: text, and images in order."""
         text = tidy_error(output.text(), self._config)
         hints = hints_from(ending.report, output)
         try:
             found = await self._encoder.find(
-                FindImages(text, hints.saved, hints.aliases, self._images)
+                FindImages(text, hints.saved, hints.aliases, self._images, budget_s)
             )
         except EncoderBroken:
             # A broken encoder costs the images, not the session.

@@ -47,7 +47,7 @@ EXAMPLES: list[m.Message] = [
     m.BlockReport(
         m.ReportedError(m.ErrorKind.MEMORY, "MemoryError"), ("dedent",), SAVED, {"a": "/tmp/a"}
     ),
-    m.FindImages("a.png\n", SAVED, {"a": "/tmp/a"}, (INPUT,)),
+    m.FindImages("a.png\n", SAVED, {"a": "/tmp/a"}, (INPUT,), 2.5),
     m.KeepFiles(),
     m.RebaseFiles(),
     m.ImagesFound((FOUND, REFUSED), ("printed_base_name",)),
