@@ -263,7 +263,7 @@ def _tiff(data: bytes, max_pixels: float) -> str | None:
 
 def _ppm(data: bytes, max_pixels: float) -> str | None:
     if data[1:2] in b"123":
-        return "it is written as text; save it as PNG, JPEG or binary PPM"
+        return "it is written as text; a PNG, a JPEG or a binary PPM does not"
     header = re.sub(rb"#[^\r\n]*", b"", data[:4096]).split(None, 4)
     if len(header) < 4 and len(data) > 4096:
         return "its header is too long"
@@ -289,7 +289,7 @@ def _jpeg2000(data: bytes, max_pixels: float) -> str | None:
 
 
 def _ico(data: bytes, max_pixels: float) -> str | None:
-    return "it holds other files; save it as PNG or JPEG"
+    return "it holds other files; a PNG or a JPEG does not"
 
 
 _CHECKS = {

@@ -39,7 +39,7 @@ __all__ = [
 _SUFFIX = r"\.(?:png|jpe?g|bmp|webp|gif|tiff?|ppm)"
 _WORD = re.compile(r"[^\s'\"`<>|()\[\]{},;=]+")
 _SUFFIX_IN_WORD = re.compile(rf"{_SUFFIX}(?![\w.])", re.IGNORECASE)
-_IMAGE_NAME = re.compile(rf".+{_SUFFIX}\Z", re.IGNORECASE)
+_IMAGE_NAME = re.compile(rf".+{_SUFFIX}\Z", re.IGNORECASE | re.DOTALL)
 _MAX_OLD = 256
 """Printed paths of files that the block did not change, and which may not be there, that are looked
 at; each takes a system call."""
