@@ -100,17 +100,18 @@ class Encoded(NamedTuple):
 
 
 def encode_image(
-    raw: bytes, max_pixels: float, returned_pixels: float, room: int = _MAX_PNG
+    raw: bytes, max_pixels: float, returned_pixels: float, room: int | None = None
 ) -> Encoded:
-    """Decode an image and encode it again.
+    """Decode an image and encode it again: a JPEG as a JPEG, anything else as a PNG.
 
-    What is lossy already comes back as a JPEG, anything else as a PNG where there is room for it.
+    With little room, what is lossy already comes back as a JPEG too, and so does a large PNG.
 
     Args:
         raw: Content of the file.
         max_pixels: Larger images are refused before a pixel is decoded.
         returned_pixels: Larger images are reduced to this many pixels.
-        room: The most bytes that it can have.
+        room: The most bytes that it can have. None is for images of our own: there is no limit on
+            what comes back, nor on the work that decoding takes.
 
     Raises:
         NotAnImage: The bytes are of no image format.
@@ -121,7 +122,7 @@ def encode_image(
 
     from swift_thyme.core import picture_work, pictures
 
-    limits = pictures.ImageLimits(math.inf, max_pixels, bounded=True)
+    limits = pictures.ImageLimits(math.inf, max_pixels, bounded=room is not None)
     try:
         image: Any = pictures.open_image(raw, "it", limits)
     except ImageError as error:
@@ -133,7 +134,7 @@ def encode_image(
         if data is not None:
             return Encoded(_fitting(data, room), width, height, ())
     repairs: list[str] = []
-    is_lossy = picture_work.is_lossy(raw)
+    is_jpeg = image.format == "JPEG" or (room is not None and picture_work.is_lossy(raw))
     try:
         with pictures.decoding("it"):
             scale = math.sqrt(returned_pixels / (width * height))
@@ -150,7 +151,7 @@ def encode_image(
                 size = tuple(max(MIN_SIDE, round(side * scale)) for side in image.size)
                 image = image.resize(size, Image.Resampling.BICUBIC)
                 repairs.append("enlarge_small_image")
-            data = None if is_lossy else _png(image, room)
+            data = None if is_jpeg else _png(image, room)
             if data is None:
                 data = pictures.jpeg_bytes(image, _QUALITY)
     except ImageError as error:
@@ -158,15 +159,15 @@ def encode_image(
     return Encoded(_fitting(data, room), image.width, image.height, tuple(repairs))
 
 
-def _png(image: Any, room: int) -> bytes | None:
+def _png(image: Any, room: int | None) -> bytes | None:
     """Return an image as a PNG; None where that is too large, as of noise."""
     output = io.BytesIO()
     image.save(output, "PNG", compress_level=1)
-    return output.getvalue() if output.tell() <= min(room, _MAX_PNG) else None
+    return output.getvalue() if room is None or output.tell() <= min(room, _MAX_PNG) else None
 
 
-def _fitting(data: bytes, room: int) -> bytes:
-    if len(data) > room:
+def _fitting(data: bytes, room: int | None) -> bytes:
+    if room is not None and len(data) > room:
         raise _NoRoom
     return data
 
@@ -334,7 +335,7 @@ def prepare_encoders() -> None:
     """Make what every encoder needs and none changes; in the process that forks them."""
     import swift_thyme.core.pictures  # noqa: F401 - loaded here, it is there in all of them
 
-    avif = sys.modules.get("PIL.AvifImagePlugin")
+    avif: Any = sys.modules.get("PIL.AvifImagePlugin")
     if avif is not None:
         avif.DEFAULT_MAX_THREADS = 1  # an encoder may start none
     _rehearsal_image()

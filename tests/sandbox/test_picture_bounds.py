@@ -18,6 +18,7 @@ from swift_thyme.sandbox.encoder import Refused, encode_image
 from tests.sandbox.picture_files import FINE, TOO_MUCH_WORK, chunk, noise, png_with, saved
 
 BOUNDED = ImageLimits(max_pixels=120e6, bounded=True)
+ROOM = 8 << 20
 FORMAT_OF = {"avif": "AVIF", "webp": "WEBP", "jpeg 2000": "JPEG2000"}
 
 
@@ -45,7 +46,7 @@ def test_too_much_work_is_refused_before_a_pixel_is_decoded(name: str, no_pixels
         pictures.open_image(data, "picture 4", BOUNDED)
     assert error.value.fault is ImageFault.TOO_LARGE
     with pytest.raises(Refused, match="takes too long"):
-        encode_image(data, 120e6, 1e6)
+        encode_image(data, 120e6, 1e6, ROOM)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -55,7 +56,7 @@ def test_what_data_sets_hold_is_decoded(name: str) -> None:
     data = FINE[name]()
     with pictures.open_image(data, "it", BOUNDED) as image:
         expected = pictures.flat(pictures.upright(image)).size
-    encoded = encode_image(data, 120e6, 1e6)
+    encoded = encode_image(data, 120e6, 1e6, ROOM)
     assert (encoded.width, encoded.height) == expected
 
 
@@ -89,7 +90,7 @@ def test_a_damaged_file_never_ends_the_encoder(seed: int) -> None:
         for at in rng.integers(0, min(len(data), 600), 8):
             data[at] = rng.integers(0, 256)
         try:
-            encode_image(bytes(data), 4e6, 1e6)
+            encode_image(bytes(data), 4e6, 1e6, ROOM)
         except (Refused, NotAnImage):
             continue
 
@@ -112,7 +113,7 @@ def exif_of(body: bytes) -> bytes:
     ],
 )
 def test_exif_data_that_go_in_circles_end(body: bytes) -> None:
-    encoded = encode_image(png_with(chunk(b"eXIf", exif_of(body))), 1e6, 1e6)
+    encoded = encode_image(png_with(chunk(b"eXIf", exif_of(body))), 1e6, 1e6, ROOM)
     assert (encoded.width, encoded.height) == (64, 64)
 
 
@@ -133,7 +134,7 @@ def test_what_is_lossy_comes_back_as_a_jpeg_and_anything_else_without_loss() -> 
             continue
         data = saved(kind, **options)
         assert is_lossy(data) == (kind in lossy), kind
-        encoded = encode_image(data, 1e6, 1e6)
+        encoded = encode_image(data, 1e6, 1e6, ROOM)
         with Image.open(io.BytesIO(encoded.data)) as image:
             assert image.format == ("JPEG" if kind in lossy else "PNG"), kind
             if kind not in lossy:
@@ -147,9 +148,15 @@ def test_what_is_lossy_comes_back_as_a_jpeg_and_anything_else_without_loss() -> 
     assert not is_lossy(b"")
 
 
+def test_an_image_of_our_own_may_be_slow_and_loses_nothing() -> None:
+    data = saved("WEBP")
+    assert encode_image(data, 1e6, 1e6).data.startswith(b"\x89PNG")
+    assert encode_image(TOO_MUCH_WORK["plain colour"](), 1e6, 1e6).width == 28
+
+
 def test_a_png_without_room_comes_back_as_a_jpeg() -> None:
     data = saved("PNG", noise(200))
-    large = encode_image(data, 1e6, 1e6)
+    large = encode_image(data, 1e6, 1e6, ROOM)
     small = encode_image(data, 1e6, 1e6, room=len(large.data) - 1)
     assert large.data.startswith(b"\x89PNG") and small.data.startswith(b"\xff\xd8")
     assert len(small.data) < len(large.data)
@@ -176,7 +183,7 @@ def test_without_memory_a_picture_is_refused() -> None:
             used = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
         try:
-            encode_image(data, 120e6, 1e6)
+            encode_image(data, 120e6, 1e6, ROOM)
         except Refused:
             os._exit(7)
         except BaseException:  # noqa: BLE001 - the exit status says that it was another one
