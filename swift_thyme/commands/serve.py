@@ -54,7 +54,7 @@ def serve_command(
         loop=options.loop_settings(settings),
         api_key=api_key or None,
         max_body_bytes=max_body_mb << 20,
-        images=ImageLimits(max_image_mb << 20, int(max_image_megapixels * 1e6)),
+        images=ImageLimits(max_image_mb << 20, int(max_image_megapixels * 1e6), bounded=True),
         concurrency=concurrency,
         queue=queue,
     )

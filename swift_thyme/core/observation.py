@@ -2,7 +2,8 @@
 
 Training, inference and evaluation all call `render_observation`. What a program prints is
 untrusted text that lands in the middle of a chat template, so everything that a template, a
-processor or our own parser could take for markup loses its `<` here, in a single pass.
+processor or our own parser could take for markup loses its `<` here, in a single pass. Characters
+that show nothing, or show other characters in another order, become visible before that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
 
-__all__ = ["Observation", "neutralise", "render_observation", "says_failure"]
+__all__ = ["Observation", "neutralise", "render_observation", "says_failure", "visible"]
 
 EMPTY_OUTPUT = "(the code ran and printed nothing)"
 """Observation of a block that succeeded without output."""
@@ -24,6 +25,17 @@ _MARKUP = re.compile(
     r"|cot-process|start-image|tool_call|tool_response|tools)(?![\w-])|\s*\|)",
     re.IGNORECASE,
 )
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff"
+    "\ud800-\udfff]"
+)
+"""Control characters but line feed and tab, Unicode's two further line ends, what changes the order
+of a line, and what is no character. Joiners stay: scripts and emoji are written with them."""
+_HIDDEN_ASCII = bytes([*range(0x09), *range(0x0B, 0x20), 0x7F])
+_REPLACEMENT = "\ufffd"
+"""Unicode's sign for what cannot be shown. Pictures of control characters (U+2400) would say which
+one it was, but there are none for most of these, and tokenizers know U+FFFD as one token."""
 
 _STATUS_TEXT = {
     ExecutionStatus.ERROR: "Error",
@@ -57,6 +69,22 @@ def neutralise(text: str) -> str:
     return _MARKUP.sub("&lt;", text)
 
 
+def visible(text: str) -> str:
+    """Return a text in which every character shows: a hidden one becomes U+FFFD.
+
+    A carriage return becomes a line end. To keep only what a terminal would show last is shorter
+    for a progress bar, but loses text that has such line ends, or that was overwritten on purpose.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isascii():
+        # Five times as fast as the search, and the usual case.
+        data = text.encode()
+        if len(data.translate(None, _HIDDEN_ASCII)) == len(data):
+            return text
+    return _HIDDEN.sub(_REPLACEMENT, text)
+
+
 def render_observation(
     result: ExecutionResult, max_images: int | None = None, max_chars: int | None = None
 ) -> Observation:
@@ -74,8 +102,7 @@ def render_observation(
     dropped = 0
     for part in result.parts:
         if isinstance(part, str):
-            # A lone carriage return would let later text overwrite earlier text in a terminal.
-            body.append(neutralise(part.replace("\r\n", "\n")))
+            body.append(neutralise(visible(part)))
         elif max_images is not None and len(images) >= max_images:
             dropped += 1
         else:
@@ -88,7 +115,7 @@ def render_observation(
         _shorten(body, max_chars)
     if result.error is not None:
         label = _STATUS_TEXT.get(result.status, "Error")
-        body.append(neutralise(f"{label}: {result.error}"))
+        body.append(neutralise(visible(f"{label}: {result.error}")))
     text = _join_lines(body) or EMPTY_OUTPUT
     return Observation(f"{OUTPUT_OPEN}{text}{OUTPUT_CLOSE}", tuple(images))
 

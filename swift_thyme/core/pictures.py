@@ -44,6 +44,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.images import ImageError, ImageFault
+from swift_thyme.core.picture_work import check_file, check_opened
 
 __all__ = [
     "FORMATS",
@@ -117,6 +118,9 @@ class ImageLimits:
     """Most pixels (width x height); an 8K picture has 33 million."""
     max_aspect: float = MAX_ASPECT
     """Largest ratio of the longer side to the shorter one."""
+    bounded: bool = False
+    """Whether a file of a stranger is refused that takes more work than its pixels explain; files
+    of data sets may be of slow formats. It holds for bytes; see :mod:`picture_work`."""
 
 
 ANY_SIZE = ImageLimits(math.inf, math.inf, math.inf)
@@ -178,6 +182,8 @@ def open_image(
         if len(source) > limits.max_bytes:
             detail = f"has {len(source)} bytes, at most {limits.max_bytes} are read"
             raise ImageError(ImageFault.TOO_LARGE, name, detail)
+        if limits.bounded:
+            check_file(source, name, limits.max_pixels)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with decoding(name):
         try:
@@ -187,6 +193,8 @@ def open_image(
             raise ImageError(ImageFault.FORMAT, name, detail) from error
     try:
         _check_sides(image.size, name, limits)
+        if limits.bounded and isinstance(source, bytes):
+            check_opened(image, len(source), name)
     except ImageError:
         image.close()
         raise

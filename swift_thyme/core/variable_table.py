@@ -198,6 +198,14 @@ _SANDBOX = group(
         1000,
     ),
     count(
+        "THYME_SANDBOX_RETURNED_MB",
+        48,
+        "encoded images that one block can return, together",
+        "MiB",
+        1,
+        1024,
+    ),
+    count(
         "THYME_SANDBOX_SESSIONS", 512, "sessions that one worker holds open", "sessions", high=4096
     ),
     count("THYME_SANDBOX_SPARES", 1, "empty sessions that a worker keeps ready", "sessions", 0, 64),

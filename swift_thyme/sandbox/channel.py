@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from swift_thyme.sandbox.messages import Message, encode_datagram
+from swift_thyme.sandbox.message_codec import Message, encode_datagram
 
 __all__ = ["Channel", "Closed", "Datagram"]
 

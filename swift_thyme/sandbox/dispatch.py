@@ -26,6 +26,7 @@ from swift_thyme.core.execution import InputImage
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import Frame, Inbox
 from swift_thyme.sandbox.loop_readers import LoopReaders
+from swift_thyme.sandbox.message_codec import Message, decode_frame
 from swift_thyme.sandbox.messages import (
     BeginBlock,
     BlockDone,
@@ -34,13 +35,11 @@ from swift_thyme.sandbox.messages import (
     Done,
     Failed,
     FailureKind,
-    Message,
     OpenSession,
     RunBlock,
     Setup,
     SourceImage,
     WorkerReady,
-    decode_frame,
 )
 from swift_thyme.sandbox.pool_thread import CLOSED, PoolThread
 from swift_thyme.sandbox.requests import Answer, Request, complete, new_number

@@ -6,6 +6,10 @@ the trainer never opens a file that the model's code wrote. If a decoder is brok
 lie about the images of its own session and nothing else. It also finds out which files a block
 wrote: one question and one answer per block, where asking another process would cost a second
 pair of wake-ups.
+
+An image is refused, with a note for the model, whatever happens while it is read: nothing that a
+file is, or does to a decoder, ends the encoder, short of a crash in C code. It works as long as
+the block's time lasts; a decoder that is in C by then is ended from outside.
 """
 
 from __future__ import annotations
@@ -17,27 +21,27 @@ import os
 import socket
 import stat
 import sys
+import time
 import warnings
 from typing import Any, NamedTuple, NoReturn
 
-from swift_thyme.core.images import ImageError, ImageFault
+from swift_thyme.core.images import ImageError, ImageFault, sniff
 from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_encoder
 from swift_thyme.sandbox.files import FileView
 from swift_thyme.sandbox.frames import FrameReader
+from swift_thyme.sandbox.message_codec import Message, decode_frame, encode_frame
 from swift_thyme.sandbox.messages import (
+    MAX_CHANGED,
     MAX_NOTE_CHARS,
     FindImages,
     Finished,
     FoundImage,
     ImagesFound,
     KeepFiles,
-    Message,
     RebaseFiles,
     SavedFile,
-    decode_frame,
-    encode_frame,
 )
 from swift_thyme.sandbox.output import Hints, changed_limit, find_paths, shown_name
 from swift_thyme.sandbox.session_config import SessionConfig
@@ -56,6 +60,9 @@ MIN_SIDE = 28
 _MIB = 1024 * 1024
 _QUALITY = 95
 _JPEG_END = b"\xff\xd9"
+_HEAD_BYTES = 32
+_MAX_PNG = 16 * _MIB
+"""A PNG of more comes back as a JPEG: noise of 12.8 million pixels has 38 MB, as a JPEG 15 MB."""
 
 
 class Refused(Exception):
@@ -64,6 +71,21 @@ class Refused(Exception):
 
 class NotAnImage(Exception):
     """The file does not even claim to be an image."""
+
+
+class _NoRoom(Exception):
+    """The images of the block that are done leave no room for this one."""
+
+
+class _Time(NamedTuple):
+    """The end of the time for the images of a block."""
+
+    end: float
+    """On the monotonic clock."""
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self.end
 
 
 class Encoded(NamedTuple):
@@ -75,24 +97,32 @@ class Encoded(NamedTuple):
     repairs: tuple[str, ...]
 
 
-def encode_image(raw: bytes, max_pixels: float, returned_pixels: float) -> Encoded:
-    """Decode an image and encode it again.
+def encode_image(
+    raw: bytes, max_pixels: float, returned_pixels: float, room: int | None = None
+) -> Encoded:
+    """Decode an image and encode it again: a JPEG as a JPEG, anything else as a PNG.
+
+    With little room, what is lossy already comes back as a JPEG too, and so does a large PNG.
 
     Args:
         raw: Content of the file.
         max_pixels: Larger images are refused before a pixel is decoded.
         returned_pixels: Larger images are reduced to this many pixels.
+        room: The most bytes that it can have. None is for images of our own: there is no limit on
+            what comes back, nor on the work that decoding takes.
 
     Raises:
         NotAnImage: The bytes are of no image format.
-        Refused: It is too large, broken, or its aspect ratio is over 200.
+        Refused: It is too large, broken, takes too long, or its aspect ratio is over 200.
+        _NoRoom: It has more bytes than there is room for.
     """
     from PIL import Image
 
-    from swift_thyme.core import pictures
+    from swift_thyme.core import picture_work, pictures
 
+    limits = pictures.ImageLimits(math.inf, max_pixels, bounded=room is not None)
     try:
-        image: Any = pictures.open_image(raw, "it", pictures.ImageLimits(math.inf, max_pixels))
+        image: Any = pictures.open_image(raw, "it", limits)
     except ImageError as error:
         raise _refusal(error) from error
     _, _, (width, height), turn = pictures.header_of(image)
@@ -100,9 +130,9 @@ def encode_image(raw: bytes, max_pixels: float, returned_pixels: float) -> Encod
     if fits and image.format == "JPEG" and image.mode == "RGB" and turn == 1:
         data = _recode_jpeg(raw)
         if data is not None:
-            return Encoded(data, width, height, ())
+            return Encoded(_fitting(data, room), width, height, ())
     repairs: list[str] = []
-    kind = "JPEG" if image.format == "JPEG" else "PNG"
+    is_jpeg = image.format == "JPEG" or (room is not None and picture_work.is_lossy(raw))
     try:
         with pictures.decoding("it"):
             scale = math.sqrt(returned_pixels / (width * height))
@@ -119,14 +149,25 @@ def encode_image(raw: bytes, max_pixels: float, returned_pixels: float) -> Encod
                 size = tuple(max(MIN_SIDE, round(side * scale)) for side in image.size)
                 image = image.resize(size, Image.Resampling.BICUBIC)
                 repairs.append("enlarge_small_image")
-            output = io.BytesIO()
-            if kind == "JPEG":
-                image.save(output, "JPEG", quality=_QUALITY)
-            else:
-                image.save(output, "PNG", compress_level=1)
+            data = None if is_jpeg else _png(image, room)
+            if data is None:
+                data = pictures.jpeg_bytes(image, _QUALITY)
     except ImageError as error:
         raise _refusal(error) from error
-    return Encoded(output.getvalue(), image.width, image.height, tuple(repairs))
+    return Encoded(_fitting(data, room), image.width, image.height, tuple(repairs))
+
+
+def _png(image: Any, room: int | None) -> bytes | None:
+    """Return an image as a PNG; None where that is too large, as of noise."""
+    output = io.BytesIO()
+    image.save(output, "PNG", compress_level=1)
+    return output.getvalue() if room is None or output.tell() <= min(room, _MAX_PNG) else None
+
+
+def _fitting(data: bytes, room: int | None) -> bytes:
+    if room is not None and len(data) > room:
+        raise _NoRoom
+    return data
 
 
 def _refusal(error: ImageError) -> Exception:
@@ -156,19 +197,36 @@ def _recode_jpeg(raw: bytes) -> bytes | None:
     return bytes(data)
 
 
-def _read_file(path: str, max_bytes: int) -> bytes:
+def _open_file(path: str) -> int:
+    """Open a regular file, whatever else may be at its path.
+
+    Raises:
+        NotAnImage: There is none.
+        Refused: It may not be read.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
-    except OSError as error:
+    except PermissionError as error:
+        raise Refused("the file may not be read") from error
+    except (OSError, ValueError) as error:  # no path that a system takes, such as one with a zero
         raise NotAnImage from error
-    with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise NotAnImage
-        if info.st_size > max_bytes:
-            raise Refused(f"the file is over {max_bytes // _MIB} MiB")
-        return file.read(info.st_size)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotAnImage
+    return descriptor
+
+
+def _read_file(descriptor: int, max_bytes: int) -> bytes:
+    """Return what a file held when it was opened, or less where it shrank since."""
+    size = os.fstat(descriptor).st_size
+    if size > max_bytes:
+        raise Refused(f"the file is over {max_bytes // _MIB} MiB")
+    pieces = []
+    while size > 0 and (piece := os.read(descriptor, size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class _Encoder:
@@ -189,32 +247,65 @@ class _Encoder:
         return None
 
     def _find(self, request: FindImages) -> ImagesFound:
+        time_left = _Time(time.monotonic() + request.budget_s)
         settings = self._config.settings
         changed = self._view.changed()[: changed_limit(settings)]
         hints = Hints(request.saved, request.aliases)
         found = find_paths(request.text, hints, changed, request.inputs, self._config)
         images: list[FoundImage] = []
         returned = 0
+        room = settings.returned_mb * _MIB
         for path, (start, end, shown) in zip(found.paths, found.places, strict=True):
             place = (start, end, shown_name(shown))
-            if returned >= settings.images:
-                refused = f"a block can return {settings.images} images"
-                images.append(FoundImage(*place, refused))
-                continue
             try:
-                raw = _read_file(path, settings.image_mb * _MIB)
-                encoded = encode_image(
-                    raw, settings.image_megapixels * 1e6, settings.returned_megapixels * 1e6
-                )
+                encoded = self._read(path, returned, room, time_left)
             except NotAnImage:
                 continue
             except Refused as error:
                 images.append(FoundImage(*place, clean_text(str(error), MAX_NOTE_CHARS)))
                 continue
+            except Exception:  # noqa: BLE001 - a file costs its own image, not those of others
+                images.append(FoundImage(*place, "it cannot be decoded"))
+                continue
             returned += 1
+            room -= len(encoded.data)
             size = (encoded.width, encoded.height)
             images.append(FoundImage(*place, None, encoded.data, *size, encoded.repairs))
-        return ImagesFound(tuple(images), tuple(dict.fromkeys(found.repairs)))
+        return ImagesFound(tuple(images[:MAX_CHANGED]), tuple(dict.fromkeys(found.repairs)))
+
+    def _read(self, path: str, returned: int, room: int, time_left: _Time) -> Encoded:
+        """Return the image in a file.
+
+        Args:
+            path: The file.
+            returned: Images of the block that are done.
+            room: Bytes that it can have.
+            time_left: When it is too late to begin.
+
+        Raises:
+            NotAnImage: It is none.
+            Refused: It is not returned.
+        """
+        settings = self._config.settings
+        descriptor = _open_file(path)
+        try:
+            if returned >= settings.images or time_left.over:
+                # A file that is no image needs no note.
+                if sniff(os.pread(descriptor, _HEAD_BYTES, 0)) is None:
+                    raise NotAnImage
+                if returned >= settings.images:
+                    raise Refused(f"a block can return {settings.images} images")
+                raise Refused("the time of the block was over")
+            raw = _read_file(descriptor, settings.image_mb * _MIB)
+        finally:
+            os.close(descriptor)
+        try:
+            return encode_image(
+                raw, settings.image_megapixels * 1e6, settings.returned_megapixels * 1e6, room
+            )
+        except _NoRoom:
+            most = settings.returned_mb
+            raise Refused(f"the images of a block can have {most} MiB together") from None
 
 
 def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
@@ -242,6 +333,9 @@ def prepare_encoders() -> None:
     """Make what every encoder needs and none changes; in the process that forks them."""
     import swift_thyme.core.pictures  # noqa: F401 - loaded here, it is there in all of them
 
+    avif: Any = sys.modules.get("PIL.AvifImagePlugin")
+    if avif is not None:
+        avif.DEFAULT_MAX_THREADS = 1  # an encoder may start none
     _rehearsal_image()
 
 

@@ -10,16 +10,14 @@ from collections.abc import Iterator
 
 from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox
 from swift_thyme.sandbox.keeper_client import KeeperClient, SessionLost
+from swift_thyme.sandbox.message_codec import Message, decode_frame, encode_frame
 from swift_thyme.sandbox.messages import (
     FindImages,
     Finished,
     ImagesFound,
     KeeperAction,
     KeepFiles,
-    Message,
     RebaseFiles,
-    decode_frame,
-    encode_frame,
 )
 from swift_thyme.sandbox.processes import descendants, kill_quietly
 from swift_thyme.sandbox.wire import WireError

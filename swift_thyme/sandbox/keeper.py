@@ -21,6 +21,7 @@ from swift_thyme.sandbox import linux, rootfs
 from swift_thyme.sandbox.confine import close_descriptors, confine_keeper
 from swift_thyme.sandbox.encoder import encoder_main
 from swift_thyme.sandbox.files import FileKeeper
+from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
 from swift_thyme.sandbox.messages import (
     MAX_IMAGES,
     MAX_REASON_CHARS,
@@ -31,9 +32,6 @@ from swift_thyme.sandbox.messages import (
     KeeperAction,
     KeeperOrder,
     ListChanged,
-    Message,
-    decode_datagram,
-    encode_datagram,
 )
 from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.runner import runner_main

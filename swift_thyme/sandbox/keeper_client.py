@@ -10,14 +10,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from swift_thyme.sandbox.channel import Channel, Closed, Datagram
-from swift_thyme.sandbox.messages import (
-    Broken,
-    Finished,
-    KeeperAction,
-    KeeperOrder,
-    Message,
-    decode_datagram,
-)
+from swift_thyme.sandbox.message_codec import Message, decode_datagram
+from swift_thyme.sandbox.messages import Broken, Finished, KeeperAction, KeeperOrder
 from swift_thyme.sandbox.processes import descendants, kill_quietly
 from swift_thyme.sandbox.wire import WireError
 

@@ -1,23 +1,21 @@
-"""Every message between the processes of the sandbox, with its encoding and its decoding.
+"""Every message between the processes of the sandbox.
 
-Pool and worker, and worker and encoder, exchange frames (JSON and blobs); the worker, its keepers
-and its runners exchange datagrams (JSON). What a runner or an encoder sends may be hostile, so
-decoding returns a message of a kind that the caller asks for, checked to the last field, or raises
-`WireError`. A sender does not check: whoever makes a message keeps it within its limits.
+Pool and worker, and worker and encoder, exchange frames (JSON and blobs); the worker, its template,
+its keepers and its runners exchange datagrams. `message_codec` says how they become bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.sandbox import wire
-from swift_thyme.sandbox.frames import Frame, pack, unpack
+from swift_thyme.sandbox.message_codec import Message, register
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo
-from swift_thyme.sandbox.wire import Form, WireError
+from swift_thyme.sandbox.wire import WireError
 
 MAX_IMAGES = 64
 """Input images of a session: their descriptors go with one message."""
@@ -53,15 +51,6 @@ Inputs = Annotated[tuple[ImageInfo, ...], wire.many(wire.record(ImageInfo), MAX_
 Seconds = Annotated[float, wire.number(0, 1e6)]
 Bytes = Annotated[bytes, wire.blob()]
 ProcessId = Annotated[int, wire.whole(1, 1 << 31)]
-
-
-class Message:
-    """Something that one process of the sandbox says to another."""
-
-    __slots__ = ()
-
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +371,7 @@ class FindImages(Message):
     aliases: Aliases
     inputs: Inputs
     budget_s: Annotated[float, wire.number(0, 3600)]
-    """Seconds for all of them together."""
+    """Seconds for all of them together; those that are not begun by then are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,64 +413,4 @@ class ImagesFound(Message):
     repairs: Repairs
 
 
-# -- encoding and decoding -------------------------------------------------------------------------
-
-_FORMS: dict[type[Message], Form] = {
-    kind: wire.record(kind)
-    for kind in list(globals().values())
-    if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
-}
-_TAG = "kind"
-
-
-def encode_frame(message: Message) -> bytes:
-    """Return the bytes of a message on a stream."""
-    blobs: list[bytes] = []
-    kind = type(message)
-    return pack({_TAG: kind.__name__, "fields": _FORMS[kind].write(message, blobs)}, blobs)
-
-
-def decode_frame(frame: Frame, *kinds: type[M]) -> M:
-    """Return the message of a frame.
-
-    Args:
-        frame: What came.
-        kinds: What may have come.
-
-    Raises:
-        WireError: It is none of these.
-    """
-    return _decode(frame.header, frame.blobs, kinds)
-
-
-def encode_datagram(message: Message) -> bytes:
-    """Return the bytes of a message: JSON, or a frame where it has blobs."""
-    blobs: list[bytes] = []
-    kind = type(message)
-    header = {_TAG: kind.__name__, "fields": _FORMS[kind].write(message, blobs)}
-    return pack(header, blobs) if blobs else wire.write_json(header)
-
-
-def decode_datagram(data: bytes | bytearray | memoryview, *kinds: type[M]) -> M:
-    """Return the message of a datagram.
-
-    Args:
-        data: What came.
-        kinds: What may have come.
-
-    Raises:
-        WireError: It is none of these.
-    """
-    if data[:1] == b"{":
-        return _decode(wire.read_json(data), [], kinds)
-    frame = unpack(memoryview(data))
-    return _decode(frame.header, frame.blobs, kinds)
-
-
-def _decode(header: dict[str, Any], blobs: list[bytes], kinds: tuple[type[M], ...]) -> M:
-    tag = header.get(_TAG)
-    for kind in kinds:
-        if kind.__name__ == tag and len(header) == 2:
-            message: M = _FORMS[kind].read(header.get("fields"), blobs)
-            return message
-    raise WireError(f"no {' or '.join(kind.__name__ for kind in kinds)}")
+register(list(globals().values()))

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
+from swift_thyme.core.observation import visible
 from swift_thyme.sandbox.messages import (
     MAX_NAME_CHARS,
+    MAX_REASON_CHARS,
     BlockReport,
     ImagesFound,
     SavedFile,
@@ -37,7 +39,12 @@ __all__ = [
 _SUFFIX = r"\.(?:png|jpe?g|bmp|webp|gif|tiff?|ppm)"
 _WORD = re.compile(r"[^\s'\"`<>|()\[\]{},;=]+")
 _SUFFIX_IN_WORD = re.compile(rf"{_SUFFIX}(?![\w.])", re.IGNORECASE)
-_IMAGE_NAME = re.compile(rf".+{_SUFFIX}\Z", re.IGNORECASE)
+_IMAGE_NAME = re.compile(rf".+{_SUFFIX}\Z", re.IGNORECASE | re.DOTALL)
+_MAX_OLD = 256
+"""Printed paths of files that the block did not change, and which may not be there, that are looked
+at; each takes a system call."""
+_MAX_NOTES = 8
+"""Refused images that are told one by one."""
 
 
 class CappedOutput:
@@ -153,7 +160,9 @@ def find_paths(
     """
     inputs = {image.path for image in images}
     # An input below /tmp was placed there after the keeper last looked, so it looks new.
-    shown = [path for path in (_shown(path, config) for path in changed) if path not in inputs]
+    shown = dict.fromkeys(
+        path for path in (_shown(path, config) for path in changed) if path not in inputs
+    )
     by_name: dict[str, str] = {}
     for path in shown:
         by_name.setdefault(os.path.basename(path), path)
@@ -161,6 +170,7 @@ def find_paths(
     places: list[tuple[int, int, str]] = []
     repairs: list[str] = []
     seen: set[str] = set()
+    old = 0
     start = 0
     for line in text.splitlines(keepends=True):
         end = start + len(line)
@@ -175,7 +185,9 @@ def find_paths(
                 repairs.append("printed_base_name")
             if _allowed(path, inputs) and path not in seen:
                 seen.add(path)
-                places.append((start, end, path))
+                old += path not in shown and path not in inputs
+                if old <= _MAX_OLD or path in shown or path in inputs:
+                    places.append((start, end, path))
         else:
             for word in _paths_in(line):
                 path = aliases.get(word, word)
@@ -232,8 +244,9 @@ def _hidden(path: str, images: Sequence[ImageInfo], config: SessionConfig) -> st
 
 
 def shown_name(path: str) -> str:
-    """Return the name of a file as it is told: without its folder, and always printable."""
-    return clean_text(os.path.basename(path), MAX_NAME_CHARS)
+    """Return the name of a file as it is told: without its folder, and visible on one line."""
+    name = visible(clean_text(os.path.basename(path), MAX_NAME_CHARS))
+    return name.replace("\n", "\ufffd").replace("\t", "\ufffd")
 
 
 def assemble(
@@ -270,15 +283,19 @@ def assemble(
         elif image.refused is not None:
             note = f"image {image.name} is not returned: {image.refused}"
             notes.append(note)
-            parts.append(text[position : max(image.end, position)])
-            parts.append(f"[{note}]\n")
-            position = max(position, image.end)
+            if len(notes) <= _MAX_NOTES:
+                parts.append(text[position : max(image.end, position)])
+                parts.append(f"[{note}]\n")
+                position = max(position, image.end)
     if position < len(text):
         parts.append(text[position:])
+    if len(notes) > _MAX_NOTES:
+        parts.append(f"\n[{len(notes) - _MAX_NOTES} more images are not returned]\n")
     if notes and not images and status is ExecutionStatus.OK:
         status, error = ExecutionStatus.ERROR, "; ".join(notes[:3])
         told = {f"[{note}]\n" for note in notes}
         parts = [part for part in parts if part not in told]
+    error = None if error is None else clean_text(error, MAX_REASON_CHARS)
     return ExecutionResult(
         status,
         text,

@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
+from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
 from swift_thyme.sandbox.messages import (
     MAX_REASON_CHARS,
     MAX_REPAIRS,
@@ -38,13 +39,10 @@ from swift_thyme.sandbox.messages import (
     Broken,
     ErrorKind,
     HandOver,
-    Message,
     ReportedError,
     RunnerReady,
     RunProgram,
     SavedFile,
-    decode_datagram,
-    encode_datagram,
 )
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo, SessionConfig
 from swift_thyme.sandbox.wire import clean_text

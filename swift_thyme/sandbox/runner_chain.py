@@ -14,14 +14,8 @@ from swift_thyme.sandbox.keeper_client import (
     KeeperClient,
     SessionLost,
 )
-from swift_thyme.sandbox.messages import (
-    Broken,
-    HandOver,
-    KeeperAction,
-    Message,
-    RunnerReady,
-    decode_datagram,
-)
+from swift_thyme.sandbox.message_codec import Message, decode_datagram
+from swift_thyme.sandbox.messages import Broken, HandOver, KeeperAction, RunnerReady
 from swift_thyme.sandbox.patience import Patience
 from swift_thyme.sandbox.processes import descendants, kill_quietly, kill_tree_async, looks
 from swift_thyme.sandbox.session_config import Confinement

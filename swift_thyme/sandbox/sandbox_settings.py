@@ -87,6 +87,8 @@ class SandboxSettings:
     returned_megapixels: float = 12.8
     """`THYME_SANDBOX_RETURNED_MEGAPIXELS`: larger images are returned reduced to this size; the
     default is the most that a Qwen2.5-VL processor accepts."""
+    returned_mb: int = 48
+    """`THYME_SANDBOX_RETURNED_MB`: images that one block can return, encoded, together, in MiB."""
     sessions: int = 512
     """`THYME_SANDBOX_SESSIONS`: sessions that one worker holds open at most."""
     spares: int = 1

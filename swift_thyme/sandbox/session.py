@@ -20,6 +20,7 @@ from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.encoder_client import EncoderBroken, EncoderClient
 from swift_thyme.sandbox.keeper_client import KeeperClient, KeeperRefused, SessionLost
 from swift_thyme.sandbox.layers import write_maps
+from swift_thyme.sandbox.message_codec import encode_datagram
 from swift_thyme.sandbox.messages import (
     Attach,
     ChangedFiles,
@@ -31,7 +32,6 @@ from swift_thyme.sandbox.messages import (
     ListChanged,
     MakeSession,
     RunProgram,
-    encode_datagram,
 )
 from swift_thyme.sandbox.output import (
     CappedOutput,

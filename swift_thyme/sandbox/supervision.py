@@ -16,7 +16,8 @@ from swift_thyme.sandbox.channel import Closed
 from swift_thyme.sandbox.encoder_client import EncoderClient
 from swift_thyme.sandbox.file_walk import disk_use
 from swift_thyme.sandbox.keeper_client import KeeperClient, SessionLost
-from swift_thyme.sandbox.messages import BlockReport, ErrorKind, decode_datagram
+from swift_thyme.sandbox.message_codec import decode_datagram
+from swift_thyme.sandbox.messages import BlockReport, ErrorKind
 from swift_thyme.sandbox.output import CappedOutput
 from swift_thyme.sandbox.processes import (
     descendants,

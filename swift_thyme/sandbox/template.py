@@ -22,16 +22,8 @@ from swift_thyme.sandbox.confine import close_descriptors
 from swift_thyme.sandbox.keeper import keeper_main
 from swift_thyme.sandbox.layers import NAMESPACE_FLAGS
 from swift_thyme.sandbox.memory_image import written_ranges
-from swift_thyme.sandbox.messages import (
-    MAX_REASON_CHARS,
-    Broken,
-    Made,
-    MakeSession,
-    MakeTemplate,
-    Message,
-    decode_datagram,
-    encode_datagram,
-)
+from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
+from swift_thyme.sandbox.messages import MAX_REASON_CHARS, Broken, Made, MakeSession, MakeTemplate
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import Confinement, SessionConfig
 from swift_thyme.sandbox.session_folders import private_folders

@@ -12,14 +12,8 @@ import time
 from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.channel import Channel, Closed
 from swift_thyme.sandbox.keeper_client import NUDGE_EVERY_S, SessionLost
-from swift_thyme.sandbox.messages import (
-    Broken,
-    Made,
-    MakeSession,
-    MakeTemplate,
-    Message,
-    decode_datagram,
-)
+from swift_thyme.sandbox.message_codec import Message, decode_datagram
+from swift_thyme.sandbox.messages import Broken, Made, MakeSession, MakeTemplate
 from swift_thyme.sandbox.processes import kill_quietly
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import Confinement

@@ -26,6 +26,7 @@ from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import FrameReader, Inbox
 from swift_thyme.sandbox.keeper_client import SessionLost
 from swift_thyme.sandbox.memory_image import freeze_memory
+from swift_thyme.sandbox.message_codec import Message, decode_frame, encode_frame
 from swift_thyme.sandbox.messages import (
     MAX_REASON_CHARS,
     BeginBlock,
@@ -35,13 +36,10 @@ from swift_thyme.sandbox.messages import (
     Done,
     Failed,
     FailureKind,
-    Message,
     OpenSession,
     RunBlock,
     Setup,
     WorkerReady,
-    decode_frame,
-    encode_frame,
 )
 from swift_thyme.sandbox.preload import preload
 from swift_thyme.sandbox.process_environment import hide_package_folder

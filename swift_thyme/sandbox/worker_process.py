@@ -15,7 +15,7 @@ from collections import deque
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox
 from swift_thyme.sandbox.loop_readers import LoopReaders
-from swift_thyme.sandbox.messages import Message, encode_frame
+from swift_thyme.sandbox.message_codec import Message, encode_frame
 from swift_thyme.sandbox.process_environment import worker_environment
 from swift_thyme.sandbox.processes import is_stopped
 from swift_thyme.sandbox.requests import Request

@@ -50,7 +50,7 @@ class ServeSettings:
     api_key: str | None = None
     """Bearer token; None lets everybody ask."""
     max_body_bytes: int = 64 * 1024 * 1024
-    images: ImageLimits = field(default_factory=ImageLimits)
+    images: ImageLimits = field(default_factory=lambda: ImageLimits(bounded=True))
     concurrency: int = 32
     """Trajectories at once."""
     queue: int = 256

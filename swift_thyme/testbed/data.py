@@ -12,7 +12,10 @@ that imitates them well still has something to gain from reinforcement learning.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +72,7 @@ DEFAULT_SPREAD_PX = 24.0
 """Standard deviation (pixels, each axis) of demonstrated windows from the plate's centre."""
 
 _SPLITS = ("sft", "rl", "eval")
+_NAME_DIGITS = 8
 _PROCESSED_PATH = f"{OUTPUT_DIR}crop.png"
 
 
@@ -128,11 +132,39 @@ def picture_rng(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, _SPLITS.index(split), index])
 
 
-def _run_demonstration(code: str, image_path: Path, target: Path) -> None:
+def _run_demonstration(code: str, image_path: Path, folder: Path) -> bytes:
+    """Return the image that a demonstrated program saves."""
     # This is our own program, not a model's: it runs here, with its output file renamed.
-    program = code.replace(json.dumps(_PROCESSED_PATH), repr(str(target)))
-    program = program.replace("print(processed_path)", "")
-    exec(program, {"Image": Image, "image_path": str(image_path)})
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        target = Path(own, "crop.png")
+        program = code.replace(json.dumps(_PROCESSED_PATH), repr(str(target)))
+        program = program.replace("print(processed_path)", "")
+        exec(program, {"Image": Image, "image_path": str(image_path)})
+        return target.read_bytes()
+
+
+class _Pictures:
+    """Writes pictures under names that say nothing of how they were made.
+
+    Code in the sandbox can read this package. With a number in the name it could draw the picture
+    again and take the answer from there. The name is a hash of the content, so it says what the
+    content says; it has digits alone, as the names have that the tiny model was trained with.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._digests: dict[str, str] = {}
+
+    def write(self, data: bytes, suffix: str) -> Path:
+        """Write a picture and return its path; equal pictures share one."""
+        digest = hashlib.sha256(data).hexdigest()
+        digits = f"{int(digest, 16):078d}"
+        length = _NAME_DIGITS
+        while self._digests.setdefault(name := f"{digits[-length:]}{suffix}", digest) != digest:
+            length += 1  # another picture has these digits too
+        path = self._folder / name
+        path.write_bytes(data)
+        return path
 
 
 def _rl_row(picture: Picture, path: Path) -> dict[str, Any]:
@@ -165,8 +197,9 @@ def make_dataset(
 ) -> DatasetPaths:
     """Write pictures, ``sft.jsonl``, ``rl.jsonl`` and ``eval.jsonl``.
 
-    The three splits share no picture. Rows of ``rl.jsonl`` and ``eval.jsonl`` also hold ``plate``,
-    the plate's box, with which localisation can be measured.
+    The three splits share no picture, and a picture's name is a hash of its content. Rows of
+    ``rl.jsonl`` and ``eval.jsonl`` also hold ``plate``, the plate's box, with which localisation
+    can be measured.
 
     Args:
         out_dir: Folder to write into (made if missing; equal names are overwritten).
@@ -182,21 +215,23 @@ def make_dataset(
     if min(n_sft, n_rl, n_eval) < 0:
         raise DataError(f"row counts must not be negative: {n_sft}, {n_rl}, {n_eval}")
     out = Path(out_dir).resolve()
-    pictures = out / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
+    folder = out / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = _Pictures(folder)
     written = []
     for split, count in zip(_SPLITS, (n_sft, n_rl, n_eval), strict=True):
         rows = []
         for index in range(count):
             rng = picture_rng(seed, split, index)
             picture = make_picture(rng)
-            path = pictures / f"{split}_{index:05d}.jpg"
-            picture.image().save(path, quality=95)
+            buffer = io.BytesIO()
+            picture.image().save(buffer, "JPEG", quality=95)
+            path = pictures.write(buffer.getvalue(), ".jpg")
             row = _rl_row(picture, path)
             if split == "sft":
                 window = choose_window(picture.plate, rng, spread_px)
-                crop = pictures / f"{split}_{index:05d}_crop.png"
-                _run_demonstration(demonstration_code(window), path, crop)
+                shown = _run_demonstration(demonstration_code(window), path, out)
+                crop = pictures.write(shown, ".png")
                 answer = {"role": "assistant", "content": demonstration(window, picture.number)}
                 rows.append(
                     {

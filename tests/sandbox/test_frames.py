@@ -3,11 +3,12 @@
 import json
 import os
 import struct
+import tracemalloc
 
 import pytest
 
 from swift_thyme.sandbox import SandboxPool
-from swift_thyme.sandbox.frames import FrameReader, pack
+from swift_thyme.sandbox.frames import Frame, FrameReader, pack
 from swift_thyme.sandbox.wire import WireError
 from swift_thyme.sandbox.worker_process import share_of_processors
 from tests.sandbox.conftest import small_settings
@@ -43,6 +44,34 @@ def test_frames_come_out_as_they_went_in_whatever_the_pieces(step: int) -> None:
 def test_what_is_no_frame_is_an_error(data: bytes) -> None:
     with pytest.raises(WireError):
         FrameReader().feed(data)
+
+
+def test_large_blobs_are_held_once() -> None:
+    size, step = 2 << 20, 1 << 16
+    stream = pack({"id": 1}, [bytes([n]) * size for n in range(8)])
+    reader = FrameReader()
+    found: list[Frame] = []
+    tracemalloc.start()
+    try:
+        for start in range(0, len(stream), step):
+            found += reader.feed(memoryview(stream)[start : start + step])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found[0].blobs == [bytes([n]) * size for n in range(8)]
+    assert peak < 8 * size + 2 * size
+
+
+def test_a_frame_that_promises_much_takes_no_memory_for_it() -> None:
+    promise = json.dumps({"id": 1, "blobs": [1 << 29]}).encode()
+    reader = FrameReader()
+    tracemalloc.start()
+    try:
+        assert reader.feed(struct.pack(">IQ", len(promise), 1 << 29) + promise + b"x") == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,39 @@ def test_equal_seeds_give_equal_files_and_other_seeds_other_rows(tmp_path):
     assert len(set(digests(tmp_path / "a").values())) == 8, "the splits share no picture"
 
 
+def test_the_name_of_a_picture_says_nothing_but_its_content(tmp_path):
+    """Code in the sandbox can import the package: no number in a name may lead to the answer."""
+    made = make_dataset(tmp_path / "a", 3, 6, 3, seed=7)
+    more = make_dataset(tmp_path / "b", 0, 3, 9, seed=7)
+    named = {}
+    for path in (*made, *more):
+        for row in read_rows(path):
+            for image in map(Path, row["images"]):
+                assert re.fullmatch(r"\d{8,}\.(jpg|png)", image.name)
+                digest = hashlib.sha256(image.read_bytes()).hexdigest()
+                assert str(int(digest, 16)).endswith(image.stem)
+                assert named.setdefault(digest, image.name) == image.name
+    # Neither the number of a row nor the order of the names follows the other.
+    names = [Path(row["images"][0]).stem for row in read_rows(made.rl)]
+    assert names != sorted(names)
+    for index, name in enumerate(names):
+        for split in ("sft", "rl", "eval"):
+            row = read_rows(made.rl)[index]
+            for drawn in ((7, split, int(name)), (int(name), split, index), (int(name), split, 0)):
+                assert list(make_picture(picture_rng(*drawn)).plate) != row["plate"]
+
+
+def test_pictures_whose_names_would_be_equal_have_different_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("swift_thyme.testbed.data._NAME_DIGITS", 1)
+    rows = read_rows(make_dataset(tmp_path, 0, 20, 0).rl)
+    assert len({row["images"][0] for row in rows}) == 20
+    for index, row in enumerate(rows):
+        assert row["solution"] == make_picture(picture_rng(0, "rl", index)).number
+        with Image.open(row["images"][0]) as image:
+            close = np.asarray(image).astype(int) - make_picture(picture_rng(0, "rl", index)).pixels
+        assert np.abs(close).mean() < 8
+
+
 def test_the_command_line_writes_the_same_as_the_function(tmp_path):
     main([str(tmp_path / "a"), "--n-sft", "1", "--n-rl", "1", "--n-eval", "0", "--seed", "3"])
     make_dataset(tmp_path / "b", 1, 1, 0, seed=3)
