@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 
-from swift_thyme.sandbox import mapped_files, shims
+from swift_thyme.sandbox import shims
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.process_environment import session_environment
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -31,7 +31,6 @@ def preload(settings: SandboxSettings) -> None:
             importlib.import_module(name)
     _warm_up()
     shims.install(settings.uses(Acceleration.IMREAD))
-    mapped_files.install()
     os.environ.clear()
     os.environ.update(session_environment())
     gc.collect()

@@ -18,10 +18,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from swift_thyme.sandbox import layers, linux
+from swift_thyme.sandbox import layers, linux, mapped_files
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import FrameReader, Inbox
 from swift_thyme.sandbox.keeper_client import SessionLost
@@ -87,6 +87,7 @@ def main() -> None:
             freeze_memory()
         if settings.uses(Acceleration.REHEARSAL):
             factory.rehearse()
+        mapped_files.install()
         factory.start()
     except (RuntimeError, OSError, ImportError) as error:
         connection.sendall(encode_frame(Broken(_text(error))))
@@ -217,7 +218,7 @@ class _Worker:
         try:
             if session is None:
                 raise SessionLost("the session is closed or was lost")
-            async with session.turn:
+            async with self._turn_of(session):
                 if self._sessions.get(key) is not session:
                     raise SessionLost("the session is closed or was lost")
                 await self._settle_large()
@@ -246,6 +247,22 @@ class _Worker:
             if self._settles_large and session.memory_in_use() > _LARGE_BYTES:
                 self._large[key] = session
             self._spawn(self._settle_later(key, session))
+
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, session: Session) -> AsyncIterator[None]:
+        """Hold the turn of a session; while it has to be waited for, blocks of others begin."""
+        if session.turn.locked():
+            self._end_block()
+            try:
+                await session.turn.acquire()
+            finally:
+                self._count_block()
+        else:
+            await session.turn.acquire()
+        try:
+            yield
+        finally:
+            session.turn.release()
 
     async def _settle_before(self, session: Session) -> float:
         """Settle the last block of a session whose next one waits; return the seconds it took.
