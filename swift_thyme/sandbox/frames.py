@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from swift_thyme.sandbox.wire import WireError, read_json, write_json
 
-__all__ = ["Frame", "FrameReader", "Inbox", "pack"]
+__all__ = ["Frame", "FrameReader", "Inbox", "pack", "unpack"]
 
 _PREFIX = struct.Struct(">IQ")
 MAX_JSON_BYTES = 32 * 1024 * 1024
@@ -108,3 +108,19 @@ def _decode(text: memoryview, raw: memoryview) -> Frame:
         blobs.append(bytes(raw[start : start + length]))
         start += length
     return Frame(header, blobs)
+
+
+def unpack(data: bytes) -> Frame:
+    """Return the one frame that some bytes are, no more and no less.
+
+    Raises:
+        WireError: They are none.
+    """
+    if len(data) < _PREFIX.size:
+        raise WireError("no frame")
+    json_length, blob_length = _PREFIX.unpack_from(data)
+    end = _PREFIX.size + json_length
+    if json_length > MAX_JSON_BYTES or end + blob_length != len(data):
+        raise WireError("a frame whose lengths are not those of its bytes")
+    with memoryview(data) as view:
+        return _decode(view[_PREFIX.size : end], view[end:])
