@@ -333,7 +333,9 @@ class _Link:
         """Wait until a server answers."""
         end = time.monotonic() + self.remote.open_s
         while True:
-            asked = await asyncio.gather(*map(self._ask_health, self._choice.places))
+            limit_s = min(_HEALTH_LIMIT_S, max(0.0, end - time.monotonic()))
+            asking = [self._ask_health(place, limit_s) for place in self._choice.places]
+            asked = await asyncio.gather(*asking)
             faults = [fault for fault in asked if fault is not None]
             if len(faults) < len(asked):
                 return
@@ -342,10 +344,10 @@ class _Link:
                 raise SandboxUnavailableError("; ".join(map(str, faults)))
             await asyncio.sleep(min(_START_PAUSE_S, left_s))
 
-    async def _ask_health(self, place: Place) -> ServerFault | None:
+    async def _ask_health(self, place: Place, limit_s: float) -> ServerFault | None:
         asked_at = time.monotonic()
         try:
-            await _within(_HEALTH_LIMIT_S, place, place.server.health())
+            await _within(limit_s, place, place.server.health())
         except ServerFault as fault:
             place.failed(fault, asked_at)
             return fault
@@ -356,24 +358,25 @@ class _Link:
         """Open a session somewhere; return where, and its name there."""
         end = time.monotonic() + self.remote.open_s
         refused: dict[Place, ServerFault] = {}
-        last = "no server was tried"
+        early: set[Place] = set()
         while len(refused) < len(self._choice.places):
             left_s = end - time.monotonic()
-            if left_s <= 0:
-                raise SandboxUnavailableError(
-                    f"no sandbox session within {self.remote.open_s:g} s: {last}"
-                )
             place, wait_s = self._choice.choose(refused)
-            if wait_s > 0:
+            if left_s <= 0:
+                words = f"no sandbox session within {self.remote.open_s:g} s: {place.last_error}"
+                raise SandboxUnavailableError(words)
+            # A server that would be left alone until it is too late is tried all the same, once.
+            if wait_s > 0 and (wait_s < left_s or place in early):
                 await asyncio.sleep(min(wait_s, left_s))
                 continue
+            if wait_s > 0:
+                early.add(place)
             # A server that is silent must leave time for another one.
             limit_s = left_s if len(self._choice.places) - len(refused) == 1 else left_s / 2
             asked_at = time.monotonic()
             try:
                 return place, await self._open_at(place, images, limit_s)
             except ServerFault as fault:
-                last = str(fault)
                 if fault.fault in (Fault.REFUSED, Fault.LOST):
                     refused[place] = fault
                 place.failed(fault, asked_at)
@@ -420,7 +423,7 @@ async def _within(limit_s: float, place: Place, work: Coroutine[Any, Any, T]) ->
     try:
         return await asyncio.wait_for(work, limit_s)
     except asyncio.TimeoutError as error:
-        words = f"the sandbox server {place.url} gives no answer within {limit_s:g} s"
+        words = f"the sandbox server {place.url} gives no answer within {limit_s:.3g} s"
         raise ServerFault(words, Fault.DOWN) from error
 
 

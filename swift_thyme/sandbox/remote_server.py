@@ -212,7 +212,7 @@ class HttpServer:
             async with self._client.stream(
                 method, f"{self._url}{path}", content=body, headers=headers
             ) as response:
-                async for chunk in response.aiter_raw():
+                async for chunk in response.aiter_bytes():
                     data += chunk
                     if len(data) > MAX_BLOB_BYTES:
                         raise self._fault("sent too much", Fault.LOST)

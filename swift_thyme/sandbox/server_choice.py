@@ -31,6 +31,8 @@ class Place:
     """Failures in a row."""
     rest_until: float = 0.0
     """Monotonic time (in seconds) before which it is left alone."""
+    last_error: str = "never asked"
+    """How it failed last, in words."""
     on_trial: bool = False
     """Whether an opening finds out whether it is well again."""
 
@@ -50,6 +52,7 @@ class Place:
                 the server went down, the first alone counts.
         """
         now = time.monotonic()
+        self.last_error = str(fault)
         if fault.fault is Fault.FULL:
             self.rest_until = max(self.rest_until, now + fault.wait_s)
             return
