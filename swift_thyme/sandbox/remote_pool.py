@@ -339,10 +339,10 @@ class _Link:
             faults = [fault for fault in asked if fault is not None]
             if len(faults) < len(asked):
                 return
-            left_s = end - time.monotonic()
-            if left_s <= 0 or all(fault.fault is Fault.REFUSED for fault in faults):
+            late = end - time.monotonic() <= _START_PAUSE_S
+            if late or all(fault.fault is Fault.REFUSED for fault in faults):
                 raise SandboxUnavailableError("; ".join(map(str, faults)))
-            await asyncio.sleep(min(_START_PAUSE_S, left_s))
+            await asyncio.sleep(_START_PAUSE_S)
 
     async def _ask_health(self, place: Place, limit_s: float) -> ServerFault | None:
         asked_at = time.monotonic()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
+from swift_thyme.commands.main import app as thyme
 from swift_thyme.core.errors import SandboxUnavailableError, SettingsError
 from swift_thyme.sandbox import (
     ExecutionResult,
@@ -367,3 +369,32 @@ def test_the_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SettingsError, match="THYME_SANDBOX_TOKEN") as raised:
         open_pool()
     assert "secret" not in str(raised.value)
+
+
+def test_every_caller_lets_the_factory_choose() -> None:
+    makers = {
+        str(path.relative_to(ROOT / "swift_thyme"))
+        for path in (ROOT / "swift_thyme").rglob("*.py")
+        if "SandboxPool(" in path.read_text(encoding="utf-8").replace("class ", "class")
+    }
+    # The server is the end of the way: what it runs, it runs itself.
+    assert makers == {"sandbox/backends.py", "commands/sandbox_server.py"}
+
+
+def test_commands_run_code_at_the_server(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text("print(image_path, Image.open(image_path).size)")
+    (tmp_path / "a.jpg").write_bytes(jpeg(80, 90))
+    command = ["sandbox", "--image", str(tmp_path / "a.jpg"), str(tmp_path / "a.py")]
+    here = CliRunner().invoke(thyme, command)
+    monkeypatch.setenv("THYME_SANDBOX_URL", server.url)
+    there = CliRunner().invoke(thyme, command)
+    assert (here.exit_code, there.exit_code) == (0, 0)
+    assert there.output == here.output
+    assert str(tmp_path / "a.jpg") in there.output
+    monkeypatch.setenv("THYME_SANDBOX_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("THYME_SANDBOX_OPEN_S", "0.5")
+    lost = CliRunner().invoke(thyme, command)
+    assert lost.exit_code == 2
+    assert "cannot be asked" in lost.output
