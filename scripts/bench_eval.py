@@ -31,7 +31,7 @@ from swift_thyme.inference import (
 )
 from swift_thyme.inference.model import quiet_hosts, system_prompt
 from swift_thyme.sampling.sampling_settings import SamplingSettings
-from swift_thyme.sandbox import SandboxPool
+from swift_thyme.sandbox import SandboxBackend, open_pool
 from swift_thyme.testbed import MODEL_DIR
 from swift_thyme.testbed.data import QUESTION
 from swift_thyme.testbed.tsv import _picture
@@ -52,14 +52,14 @@ def make_tasks(n: int, settings: ModelSettings) -> list[Task]:
     return tasks
 
 
-async def one(engine: Any, pool: SandboxPool, task: Task) -> FinishedTrajectory:
+async def one(engine: Any, pool: SandboxBackend, task: Task) -> FinishedTrajectory:
     async for event in run_trajectory(engine, task, pool, stream=False):
         last = event
     assert isinstance(last, FinishedTrajectory)
     return last
 
 
-async def timed(engine: Any, pool: SandboxPool, tasks: list[Task], at_once: int) -> Any:
+async def timed(engine: Any, pool: SandboxBackend, tasks: list[Task], at_once: int) -> Any:
     waiting = iter(tasks)
     answers: dict[str, str | None] = {}
 
@@ -85,7 +85,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     many = make_tasks(options.concurrency * options.rounds, settings)
     few = many[: options.serial]
-    async with SandboxPool() as pool, open_engine(settings) as engine:
+    async with open_pool() as pool, open_engine(settings) as engine:
         warm, _ = await timed(engine, pool, many[: options.concurrency], options.concurrency)
         at_once_s, serial_s, differ = [], [], 0
         for _ in range(options.repeats):

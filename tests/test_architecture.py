@@ -22,7 +22,9 @@ ARROWS = {
     "host": {"core", "rewards", "sampling", "sandbox", "testbed"},
     "plugins": {"host"},
     "inference": {"core", "host", "sampling", "sandbox", "testbed"},
-    "serve": {"core", "inference", "sampling", "sandbox"},
+    "web": set(),
+    "sandbox_server": {"core", "sandbox", "web"},
+    "serve": {"core", "inference", "sampling", "sandbox", "web"},
     "evaluation": {"answers", "core", "inference", "rewards", "sandbox"},
     "data": {"core", "sandbox"},
     "view": {"core"},
@@ -31,7 +33,7 @@ ARROWS = {
 """Package to the packages that it may import. ``commands`` is the top: it may import them all, and
 nothing imports it."""
 
-HOST_BLIND = {"inference", "serve", "evaluation", "data", "view"}
+HOST_BLIND = {"inference", "sandbox_server", "serve", "web", "evaluation", "data", "view"}
 """Packages that must do without ms-swift's training side."""
 TRAINING_SIDE = {"callback", "flag", "kept_rollouts", "missing_rewards", "register", "scheduler"}
 

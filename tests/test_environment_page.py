@@ -14,6 +14,7 @@ from swift_thyme.host.flag import O3Settings, check_model_runner
 from swift_thyme.host.kept_rollouts import KeepSettings
 from swift_thyme.rewards.reward_settings import RewardSettings
 from swift_thyme.sampling.sampling_settings import SamplingSettings
+from swift_thyme.sandbox.remote_settings import RemoteSettings
 from swift_thyme.sandbox.sandbox_settings import DISABLEABLE_LAYERS, SandboxSettings
 from tests.conftest import ROOT
 
@@ -159,6 +160,7 @@ BAD = {
     "REWARD_API_ADDRESS": "http://a b",
     "QWEN_API_PORT": "99999",
     "THYME_JUDGE_API_KEY": "two words",
+    "THYME_SANDBOX_TOKEN": "two words",
 }
 """Values that cannot be used, for variables whose kind alone does not give one."""
 HOMES = {
@@ -166,6 +168,7 @@ HOMES = {
     "host/kept_rollouts.py": KeepSettings.from_env,
     "rewards/reward_settings.py": RewardSettings.from_env,
     "sampling/sampling_settings.py": SamplingSettings.from_env,
+    "sandbox/remote_settings.py": RemoteSettings.from_env,
     "sandbox/sandbox_settings.py": SandboxSettings.from_env,
 }
 FREE_TEXT = {"THYME_JUDGE_MODEL", "THYME_SANDBOX_PRELOAD"}

@@ -82,11 +82,11 @@ def ask_command(
 async def _ask(
     settings: ModelSettings, task: Task, loop_settings: LoopSettings, save: Path | None
 ) -> FinishedTrajectory:
-    from swift_thyme.sandbox import SandboxPool, SandboxSettings
+    from swift_thyme.sandbox import open_pool
 
     printer = _Printer(sys.stdout)
     writer = TrajectoryWriter(save) if save is not None else None
-    pool = SandboxPool(SandboxSettings.from_env()) if loop_settings.tools else None
+    pool = open_pool() if loop_settings.tools else None
     finished: FinishedTrajectory | None = None
     try:
         async with open_engine(settings) as engine:

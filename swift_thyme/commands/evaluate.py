@@ -163,7 +163,7 @@ def _jobs(dataset: Dataset, arms: list[Arm], runs: int, limit: int | None) -> li
 async def _run(
     todo: list[tuple[Evaluation, list[Job]]], settings: ModelSettings, concurrency: int
 ) -> None:
-    from swift_thyme.sandbox import SandboxPool, SandboxSettings
+    from swift_thyme.sandbox import open_pool
 
     started = time.monotonic()
     with Progress(
@@ -174,7 +174,7 @@ async def _run(
         console=Console(stderr=True),
     ) as bar:
         async with (
-            SandboxPool(SandboxSettings.from_env()) as pool,
+            open_pool() as pool,
             open_engine(settings) as engine,
         ):
             waited_s = time.monotonic() - started

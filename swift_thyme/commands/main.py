@@ -16,6 +16,7 @@ from swift_thyme.commands.doctor import doctor_command
 from swift_thyme.commands.evaluate import eval_command
 from swift_thyme.commands.messages import say
 from swift_thyme.commands.sandbox import sandbox_command
+from swift_thyme.commands.sandbox_server import sandbox_server_command
 from swift_thyme.commands.serve import serve_command
 from swift_thyme.commands.view import view_command
 from swift_thyme.core import environment
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
+app.command("sandbox-server")(sandbox_server_command)
 app.command("ask")(ask_command)
 app.command("serve")(serve_command)
 app.command("eval")(eval_command)

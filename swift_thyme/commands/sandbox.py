@@ -14,8 +14,7 @@ from swift_thyme.core.errors import ThymeError
 from swift_thyme.core.execution import ExecutionResult, InputImage
 from swift_thyme.core.images import sniff
 from swift_thyme.core.observation import render_observation
-from swift_thyme.sandbox.pool import SandboxPool
-from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox import open_pool
 
 __all__ = ["result_record", "sandbox_command"]
 
@@ -94,9 +93,8 @@ def _run(
     save_images: Path | None,
 ) -> bool:
     """Run the blocks, print their results, and tell whether all of them ended well."""
-    settings = SandboxSettings.from_env()
     good = True
-    with SandboxPool(settings) as pool, pool.open_sync(inputs) as session:
+    with open_pool() as pool, pool.open_sync(inputs) as session:
         for name, code in blocks:
             result = session.run_sync(code, timeout_s)
             good = good and result.ok

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from typing import Annotated
 
 import typer
 
+from swift_thyme.commands.listening import SHUTDOWN_GRACE_S, is_loopback, listen
 from swift_thyme.commands.messages import note, warn
 from swift_thyme.commands.model_options import ModelOptions, finite, with_model_options
 from swift_thyme.core.errors import SettingsError
@@ -17,9 +17,6 @@ from swift_thyme.inference.interrupt import exit_on_interrupt, interrupts_left_a
 from swift_thyme.inference.model import ModelSettings, open_engine, quiet_hosts
 
 __all__ = ["serve_command"]
-
-_GRACE_S = 10
-"""Seconds that running requests have after a request to end."""
 
 
 @with_model_options
@@ -58,11 +55,7 @@ def serve_command(
         concurrency=concurrency,
         queue=queue,
     )
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        raise SettingsError(f"--host {host} --port {port}: {error}") from error
-    with listener, exit_on_interrupt():
+    with listen(host, port) as listener, exit_on_interrupt():
         asyncio.run(_serve(settings, serve_settings, listener, host))
 
 
@@ -71,30 +64,21 @@ async def _serve(
 ) -> None:
     import uvicorn
 
-    from swift_thyme.sandbox import SandboxPool, SandboxSettings
+    from swift_thyme.sandbox import open_pool
     from swift_thyme.serve.app import ServeSettings, make_app
 
     assert isinstance(serve_settings, ServeSettings)
-    async with SandboxPool(SandboxSettings.from_env()) as pool, open_engine(settings) as engine:
+    async with open_pool() as pool, open_engine(settings) as engine:
         config = uvicorn.Config(
             make_app(engine, pool, serve_settings),
             log_level="warning",
-            timeout_graceful_shutdown=_GRACE_S,
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
             lifespan="off",
         )
         port = listener.getsockname()[1]
-        if serve_settings.api_key is None and not _is_loopback(host):
+        if serve_settings.api_key is None and not is_loopback(host):
             warn("no --api-key: everybody who reaches this port can ask")
         note(f"{engine.model_name} at http://{host}:{port}/v1")
         # The server ends by itself on a signal, and raises it once more when it has.
         with interrupts_left_alone():
             await uvicorn.Server(config).serve(sockets=[listener])
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -257,6 +257,23 @@ _SANDBOX = group(
     ),
 )
 
+_SANDBOX_SERVERS = group(
+    "Sandbox elsewhere",
+    "sandbox/remote_settings.py",
+    text(
+        "THYME_SANDBOX_URL",
+        "servers that run the code (thyme sandbox-server); not set: this host runs it",
+        "http(s) URLs, separated by commas, such as http://10.0.0.7:8100",
+    ),
+    secret(
+        "THYME_SANDBOX_TOKEN",
+        "bearer token that the servers ask for and that their clients send",
+        reader="sandbox/remote_settings.py, commands/sandbox_server.py",
+    ),
+    seconds("THYME_SANDBOX_OPEN_S", 60.0, "longest wait for a session, all attempts together"),
+    seconds("THYME_SANDBOX_GRACE_S", 120.0, "longest wait for a result after its block's limit"),
+)
+
 _COMMANDS = group(
     "Commands",
     "commands/model_options.py",
@@ -267,10 +284,7 @@ _COMMANDS = group(
         reader="commands/serve.py, evaluation/vlmeval.py",
     ),
     secret(
-        "OPENAI_API_KEY",
-        "bearer token for --endpoint",
-        owner="OpenAI",
-        option="--endpoint-key",
+        "OPENAI_API_KEY", "bearer token for --endpoint", owner="OpenAI", option="--endpoint-key"
     ),
     count(
         "MAX_PIXELS",
@@ -428,8 +442,7 @@ _SCRIPTS = group(
     ),
 )
 
-VARIABLES: dict[str, Variable] = {
-    variable.name: variable
-    for variable in (*_ROLLOUT, *_REWARDS, *_JUDGE, *_SANDBOX, *_COMMANDS, *_PROCESS, *_SCRIPTS)
-}
+_ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
+
+VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
 """All variables by name, in the order of the documentation."""

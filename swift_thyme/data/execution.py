@@ -16,7 +16,7 @@ from swift_thyme.core.protocol import IMAGE_TAG
 from swift_thyme.core.reading import read
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.rows import BuiltRow
-from swift_thyme.sandbox import InputImage, SandboxPool
+from swift_thyme.sandbox import InputImage, SandboxBackend
 
 __all__ = ["Executed", "execute_rows"]
 
@@ -36,7 +36,7 @@ class Executed(NamedTuple):
 
 
 async def execute_rows(
-    pool: SandboxPool, rows: Sequence[BuiltRow], timeout_s: float | None
+    pool: SandboxBackend, rows: Sequence[BuiltRow], timeout_s: float | None
 ) -> list[Executed]:
     """Run the code of several rows at once.
 
@@ -61,7 +61,7 @@ async def execute_rows(
     return list(await asyncio.gather(*(run(row) for row in rows)))
 
 
-async def _execute(pool: SandboxPool, row: BuiltRow, timeout_s: float | None) -> Executed:
+async def _execute(pool: SandboxBackend, row: BuiltRow, timeout_s: float | None) -> Executed:
     response = row.output["messages"][-1]["content"]
     reading = read(response)
     programs, recorded = reading.programs, reading.outputs

@@ -237,11 +237,11 @@ class _Worker:
         if self._pool is None:
             import dataclasses
 
-            from swift_thyme.sandbox import SandboxPool, SandboxSettings
+            from swift_thyme.sandbox import SandboxSettings, open_pool
 
             # Every worker of this job has a pool of its own: one process each fills the cores.
             settings = dataclasses.replace(SandboxSettings.from_env(), workers=1)
-            self._pool = SandboxPool(settings)
+            self._pool = open_pool(settings)
         return self._pool
 
 

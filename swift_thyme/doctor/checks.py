@@ -28,6 +28,7 @@ from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError, ThymeError
 from swift_thyme.doctor.finding import Check, Finding, State
 from swift_thyme.doctor.host import host_contract
+from swift_thyme.doctor.sandbox_backend import is_remote, sandbox_backend
 
 __all__ = ["CHECKS", "Check", "Finding", "ProbeFailedError", "State", "findings", "probe"]
 
@@ -205,8 +206,12 @@ def vllm_hook(deadline_s: float) -> Iterator[Finding]:
 
 _SANDBOX_PROGRAM = """
 import json, time
-from swift_thyme.sandbox import SandboxPool, SandboxSettings
-with SandboxPool(SandboxSettings.from_env()) as pool, pool.open_sync([]) as session:
+from dataclasses import replace
+from swift_thyme.sandbox import open_pool
+from swift_thyme.sandbox.remote_settings import RemoteSettings
+# Sooner than the report's deadline, so that a server that is not there is named.
+remote = replace(RemoteSettings.from_env(), open_s=10.0)
+with open_pool(None, remote) as pool, pool.open_sync([]) as session:
     start = time.perf_counter()
     result = session.run_sync("print(6 * 7)", 20.0)
     seconds = time.perf_counter() - start
@@ -233,6 +238,9 @@ def sandbox_layers(deadline_s: float) -> Iterator[Finding]:
         settings = SandboxSettings.from_env()
     except SettingsError as error:
         yield Finding("sandbox settings", State.BROKEN, str(error), "correct the variable")
+        return
+    if is_remote():
+        yield Finding("sandbox: layers", State.OK, "those of the servers: run thyme doctor there")
         return
     strict = settings.mode == "strict"
     for layer in probe_layers(settings):
@@ -366,6 +374,7 @@ CHECKS = (
     Check("ms-swift", host_contract),
     Check("Engines", gpu),
     Check("Engines", vllm_hook),
+    Check("Sandbox", sandbox_backend),
     Check("Sandbox", sandbox_layers),
     Check("Sandbox", sandbox_program),
     Check("Rewards", judge),

@@ -39,7 +39,7 @@ from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
 from swift_thyme.inference.prompt_images import read_image
 from swift_thyme.inference.task import make_task
-from swift_thyme.sandbox import SandboxPool
+from swift_thyme.sandbox import SandboxBackend
 
 __all__ = ["Arm", "EvalSettings", "Evaluation", "Progress"]
 
@@ -131,7 +131,7 @@ class Evaluation:
     async def run(
         self,
         engine: Engine,
-        pool: SandboxPool,
+        pool: SandboxBackend,
         jobs: list[Job],
         *,
         concurrency: int,
@@ -156,7 +156,7 @@ class Evaluation:
     async def _run(
         self,
         engine: Engine,
-        pool: SandboxPool,
+        pool: SandboxBackend,
         jobs: list[Job],
         concurrency: int,
         on_progress: Callable[[Progress], None],
@@ -199,7 +199,7 @@ class Evaluation:
         return Progress(done, failed, len(jobs))
 
     async def _one(
-        self, engine: Engine, pool: SandboxPool, job: Job, writer: TrajectoryWriter
+        self, engine: Engine, pool: SandboxBackend, job: Job, writer: TrajectoryWriter
     ) -> TrajectoryRecord | None:
         """Run a job; None where the sandbox failed."""
         shown = self.show(job.item, job.run)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 
 from swift_thyme.core.errors import SandboxDeadError, SandboxUnavailableError
-from swift_thyme.sandbox import InputImage, SandboxPool, SandboxSession, SandboxSettings
+from swift_thyme.sandbox import BackendSession, InputImage, SandboxBackend, open_pool
 
 __all__ = ["CodeSessions", "shared_sessions"]
 
@@ -32,7 +32,7 @@ class CodeSessions:
         pool: Runs the code.
     """
 
-    def __init__(self, pool: SandboxPool) -> None:
+    def __init__(self, pool: SandboxBackend) -> None:
         self._pool = pool
         self._checked = False
         self._failed_openings = 0
@@ -68,7 +68,7 @@ class CodeSessions:
             "`thyme doctor` says what to do"
         ) from reason
 
-    async def open(self, images: Sequence[InputImage]) -> SandboxSession:
+    async def open(self, images: Sequence[InputImage]) -> BackendSession:
         """Open a session; a second attempt is made where the first one met a lost worker.
 
         Raises:
@@ -109,4 +109,4 @@ def shared_sessions() -> CodeSessions:
     Raises:
         SettingsError: An environment variable cannot be used.
     """
-    return CodeSessions(SandboxPool(SandboxSettings.from_env()))
+    return CodeSessions(open_pool())

@@ -31,7 +31,7 @@ from swift_thyme.sampling.code_span import CodeSpan
 from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:
-    from swift_thyme.sandbox import InputImage, SandboxSession
+    from swift_thyme.sandbox import BackendSession, InputImage
 
 __all__ = ["O3Scheduler", "limits_from_arguments"]
 
@@ -134,7 +134,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             )
             self._spans[request.uuid] = CodeSpan()
 
-    async def _open_session(self, request: Any) -> SandboxSession:
+    async def _open_session(self, request: Any) -> BackendSession:
         try:
             return await self._sessions.open(self._placed.pop(request.uuid).images)
         except ValueError as error:

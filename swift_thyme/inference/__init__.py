@@ -4,7 +4,7 @@
 (:class:`swift_thyme.core.trajectory.Trajectory`); ``hf_engine``, ``vllm_engine`` and ``endpoint``
 sample the turns. ``thyme ask``, ``thyme serve`` and ``thyme eval`` are built on it::
 
-    async with SandboxPool() as pool, open_engine(ModelSettings(model="...")) as engine:
+    async with open_pool() as pool, open_engine(ModelSettings(model="...")) as engine:
         async for event in run_trajectory(engine, make_task("What is it?", [data]), pool):
             ...
 """

@@ -38,7 +38,7 @@ from swift_thyme.inference.engine import Conversation, Engine, Sampling
 from swift_thyme.inference.task import Task
 
 if TYPE_CHECKING:
-    from swift_thyme.sandbox import SandboxPool, SandboxSession
+    from swift_thyme.sandbox import BackendSession, SandboxBackend
 
 __all__ = [
     "FinishedTrajectory",
@@ -157,7 +157,7 @@ class _NoTool:
         return
 
 
-async def _open_session(pool: SandboxPool, task: Task) -> SandboxSession:
+async def _open_session(pool: SandboxBackend, task: Task) -> BackendSession:
     """Open a session; when we are cancelled meanwhile, close it as soon as it is there."""
     from swift_thyme.sandbox import InputImage
 
@@ -170,7 +170,7 @@ async def _open_session(pool: SandboxPool, task: Task) -> SandboxSession:
         raise
 
 
-def _close_orphan(opening: asyncio.Future[SandboxSession]) -> None:
+def _close_orphan(opening: asyncio.Future[BackendSession]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close_later()
 
@@ -178,7 +178,7 @@ def _close_orphan(opening: asyncio.Future[SandboxSession]) -> None:
 async def run_trajectory(
     engine: Engine,
     task: Task,
-    pool: SandboxPool | None,
+    pool: SandboxBackend | None,
     settings: LoopSettings | None = None,
     *,
     stream: bool = True,

@@ -9,14 +9,19 @@ are safe, and 0 keeps the three outcome rewards on the scale that their weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from swift_thyme.core.environment import Reader, unusable
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.urls import base_url, base_urls, unique
 
 __all__ = ["JudgeSettings", "RewardSettings", "RewardScale"]
+
+_KEY = "THYME_JUDGE_API_KEY"
+_API = "/v1"
+"""Path of an OpenAI-compatible server that is named without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +142,14 @@ def _judge_urls(read: Reader) -> tuple[str, ...]:
     """Return the base URLs from ``THYME_JUDGE_URLS``, or from the two published variables."""
     urls = read.text("THYME_JUDGE_URLS")
     if urls is not None:
-        parts = [part.strip() for part in urls.split(",") if part.strip()]
-        if not parts:
-            raise unusable("THYME_JUDGE_URLS", urls)
-        return _unique(_base_url(part, "THYME_JUDGE_URLS") for part in parts)
+        return base_urls("THYME_JUDGE_URLS", urls, _KEY, _API)
     address, ports = read.text("REWARD_API_ADDRESS"), read.text("QWEN_API_PORT")
     if address is None and ports is None:
         return ()
     if address is None:
         raise SettingsError("QWEN_API_PORT is set, but REWARD_API_ADDRESS is not")
-    url = _base_url(address if "://" in address else f"http://{address}", "REWARD_API_ADDRESS")
+    whole = address if "://" in address else f"http://{address}"
+    url = base_url("REWARD_API_ADDRESS", whole, _KEY, _API)
     split = urlsplit(url)
     if ports is None:
         if split.port is None:
@@ -154,36 +157,13 @@ def _judge_urls(read: Reader) -> tuple[str, ...]:
         return (url,)
     if split.port is not None:
         raise SettingsError("REWARD_API_ADDRESS names a port, and QWEN_API_PORT is set too")
-    return _unique(
+    return unique(
         f"{split.scheme}://{split.netloc}:{_port(part.strip(), ports)}{split.path}"
         for part in ports.split(",")
     )
-
-
-def _unique(urls: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(urls))
 
 
 def _port(text: str, ports: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
         raise unusable("QWEN_API_PORT", ports, f"{text!r} is not a port number")
     return int(text)
-
-
-def _base_url(url: str, name: str) -> str:
-    """Return the URL without trailing slash, with ``/v1`` where it has no path at all."""
-    if "@" in url:
-        # URLs are logged; also, the password is not repeated here.
-        raise SettingsError(f"{name}: no user name or password in a URL; use THYME_JUDGE_API_KEY")
-    if not url.isprintable() or " " in url:
-        raise unusable(name, url, "a URL has no blanks")
-    try:
-        split = urlsplit(url)
-        split.port  # noqa: B018 - reading it is the check
-    except ValueError as error:
-        raise unusable(name, url, str(error)) from error
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise unusable(name, url)
-    if split.query or split.fragment:
-        raise unusable(name, url, "a query or a fragment cannot be used")
-    return f"{split.scheme}://{split.netloc}{split.path.rstrip('/') or '/v1'}"

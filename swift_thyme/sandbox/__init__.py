@@ -8,7 +8,7 @@ which the code can read. `docs/sandbox.md` names what depends on which layer.
 
 Typical use::
 
-    async with SandboxPool(SandboxSettings.from_env()) as pool:
+    async with open_pool() as pool:
         session = await pool.open([InputImage("/data/a.jpg", Path("/data/a.jpg"))])
         result = await session.run("print(1 + 1)", timeout_s=10.0)
         text = render_observation(result).text
@@ -23,10 +23,15 @@ from swift_thyme.core.execution import (
     ReturnedImage,
 )
 from swift_thyme.core.observation import Observation, render_observation
+from swift_thyme.sandbox.backends import open_pool
+from swift_thyme.sandbox.interface import BackendSession, SandboxBackend
 from swift_thyme.sandbox.pool import SandboxPool, SandboxSession
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 
 __all__ = [
+    "open_pool",
+    "SandboxBackend",
+    "BackendSession",
     "SandboxPool",
     "SandboxSession",
     "SandboxSettings",

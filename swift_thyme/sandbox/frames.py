@@ -35,8 +35,8 @@ def pack(header: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
     return b"".join([_PREFIX.pack(len(text), sum(map(len, blobs))), text, *blobs])
 
 
-def unpack(data: memoryview) -> Frame:
-    """Return the frame that some bytes are.
+def unpack(data: bytes | bytearray | memoryview) -> Frame:
+    """Return the one frame that some bytes are, no more and no less.
 
     Raises:
         WireError: They are none.
@@ -44,11 +44,12 @@ def unpack(data: memoryview) -> Frame:
     if len(data) < _PREFIX.size:
         raise WireError("no frame")
     json_length, blob_length = _PREFIX.unpack_from(data)
-    if _PREFIX.size + json_length + blob_length != len(data):
-        raise WireError("no whole frame")
-    body = _PREFIX.size
-    header, lengths = _decode(data[body : body + json_length], blob_length)
-    return Frame(header, _split(data[body + json_length :], lengths))
+    end = _PREFIX.size + json_length
+    if json_length > MAX_JSON_BYTES or end + blob_length != len(data):
+        raise WireError("a frame whose lengths are not those of its bytes")
+    with memoryview(data) as view:
+        header, lengths = _decode(view[_PREFIX.size : end], blob_length)
+        return Frame(header, _split(view[end:], lengths))
 
 
 class Inbox:

@@ -82,7 +82,7 @@ def decode_datagram(data: bytes | bytearray | memoryview, *kinds: type[M]) -> M:
     """
     if data[:1] == b"{":
         return _decode(wire.read_json(data), [], kinds)
-    frame = unpack(memoryview(data))
+    frame = unpack(data)
     return _decode(frame.header, frame.blobs, kinds)
 
 

@@ -14,10 +14,10 @@ from types import TracebackType
 from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.execution import ExecutionResult, InputImage
 from swift_thyme.sandbox.dispatch import Dispatcher, Seat
-from swift_thyme.sandbox.messages import MAX_CODE_CHARS, MAX_IMAGES, BlockDone, RunBlock
+from swift_thyme.sandbox.interface import check_images, check_runs, check_timeout
+from swift_thyme.sandbox.messages import MAX_CODE_CHARS, BlockDone, RunBlock
 from swift_thyme.sandbox.requests import Answer, Deliver, Request, complete, new_number
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
-from swift_thyme.sandbox.session_config import MAX_PATH_CHARS
 
 __all__ = ["SandboxPool", "SandboxSession"]
 
@@ -65,12 +65,7 @@ class SandboxPool:
         Raises:
             SandboxUnavailableError: It does not run; the message says why.
         """
-        async with await self.open() as session:
-            result = await session.run("print(1 + 1)")
-        if result.stdout != "2\n":
-            raise SandboxUnavailableError(
-                f"print(1 + 1) ended with {result.status} in the sandbox: {result.error}"
-            )
+        await check_runs(self)
 
     def close(self) -> None:
         """End all workers and sessions; may be called twice."""
@@ -115,7 +110,7 @@ class SandboxPool:
             ValueError: An image path is not absolute or lies where nothing can be placed, or there
                 are too many images.
         """
-        _check_images(images)
+        check_images(images)
         dispatcher, seat = self._running(), Seat()
         dispatcher.open(seat, list(images))
         await asyncio.wrap_future(seat.opened)
@@ -123,7 +118,7 @@ class SandboxPool:
 
     def open_sync(self, images: Sequence[InputImage] = ()) -> SandboxSession:
         """Do what `open` does, from code without an event loop."""
-        _check_images(images)
+        check_images(images)
         dispatcher, seat = self._running(), Seat()
         dispatcher.open(seat, list(images))
         seat.opened.result()
@@ -224,25 +219,12 @@ class SandboxSession:
         self.close_sync()
 
     def _block(self, code: str, timeout_s: float | None, deliver: Deliver) -> Request:
-        limit_s = self._dispatcher.settings.timeout_s if timeout_s is None else timeout_s
-        if not 0 < limit_s <= 3600:
-            raise ValueError(f"timeout_s must lie between 0 and 3600 seconds, not {limit_s}")
+        limit_s = check_timeout(timeout_s, self._dispatcher.settings)
         if self._closing is not None:
             raise SandboxUnavailableError("the session is closed")
         # Of a program that is too long, as much is sent as shows that it is.
         message = RunBlock(new_number(), self._seat.number, code[:MAX_CODE_CHARS], limit_s)
         return Request(message, deliver, limit_s)
-
-
-def _check_images(images: Sequence[InputImage]) -> None:
-    """Raise ValueError where images cannot be given to a session."""
-    if len(images) > MAX_IMAGES:
-        raise ValueError(f"a session takes at most {MAX_IMAGES} images, not {len(images)}")
-    for image in images:
-        if not os.path.isabs(image.path) or os.path.normpath(image.path) != image.path:
-            raise ValueError(f"not an absolute, normal path: {image.path!r}")
-        if len(image.path) > MAX_PATH_CHARS:
-            raise ValueError(f"a path of more than {MAX_PATH_CHARS} characters: {image.path!r}")
 
 
 def _result_of(answer: Answer) -> ExecutionResult:

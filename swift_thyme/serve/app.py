@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import uuid
@@ -30,9 +29,10 @@ from swift_thyme.inference.loop import (
     TextEvent,
     run_trajectory,
 )
-from swift_thyme.sandbox import SandboxPool
+from swift_thyme.sandbox import SandboxBackend
 from swift_thyme.serve.replies import ReplyWriter, error_body
 from swift_thyme.serve.requests import ChatRequest, RequestError, parse_request
+from swift_thyme.web.guard import BodyTooLarge, holds_token, read_body, unless_gone
 
 __all__ = ["ServeSettings", "make_app"]
 
@@ -90,7 +90,7 @@ class _Gate:
 class _Server:
     """The handlers and what they share."""
 
-    def __init__(self, engine: Engine, pool: SandboxPool, settings: ServeSettings) -> None:
+    def __init__(self, engine: Engine, pool: SandboxBackend, settings: ServeSettings) -> None:
         self._engine = engine
         self._pool = pool
         self._settings = settings
@@ -123,7 +123,7 @@ class _Server:
             return await self._answer(request, body)
         except ClientDisconnect:
             return Response(status_code=499)
-        except _TooLarge as error:
+        except BodyTooLarge as error:
             return _error(413, str(error))
         except _Busy:
             busy = error_body("too many requests are waiting", "rate_limit_error", code="busy")
@@ -136,11 +136,7 @@ class _Server:
 
     def _refuse(self, request: Request) -> Response | None:
         """Return the refusal of a request without the token; None where it may pass."""
-        if self._settings.api_key is None:
-            return None
-        given = request.headers.get("authorization", "")
-        wanted = f"Bearer {self._settings.api_key}"
-        if hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8")):
+        if holds_token(request, self._settings.api_key):
             return None
         body = error_body(
             "the Authorization header holds no valid bearer token",
@@ -150,17 +146,9 @@ class _Server:
         return JSONResponse(body, 401, headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, request: Request) -> Any:
-        most = self._settings.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > most:
-            raise _TooLarge(f"the body has {declared} bytes, at most {most} are read")
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                raise _TooLarge(f"the body has more than {most} bytes")
+        data = await read_body(request, self._settings.max_body_bytes)
         try:
-            return await asyncio.to_thread(json.loads, bytes(data))
+            return await asyncio.to_thread(json.loads, data)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"the body is not JSON: {error}") from error
 
@@ -180,7 +168,7 @@ class _Server:
         writer = ReplyWriter(chat, reply_id, self._engine.model_name)
         if chat.stream:
             return await _EventStream.begin(self._events(chat), writer, request)
-        finished = await _unless_gone(self._finished(chat), request.receive)
+        finished = await unless_gone(self._finished(chat), request.receive)
         if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
             raise SandboxUnavailableError("the sandbox failed")
         return JSONResponse(writer.whole(finished))
@@ -205,37 +193,8 @@ class _Server:
                 yield event
 
 
-class _TooLarge(Exception):
-    """The body is over the limit."""
-
-
 def _error(status: int, message: str, param: str | None = None) -> Response:
     return JSONResponse(error_body(message, "invalid_request_error", param), status)
-
-
-async def _left(receive: Receive) -> None:
-    """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        continue
-
-
-async def _unless_gone(work: Any, receive: Receive) -> Any:
-    """Return the result of ``work``; cancel it when the client leaves.
-
-    Raises:
-        ClientDisconnect: It left.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_left(receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for other in (task, gone):
-            other.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 class _EventStream(Response):
@@ -258,7 +217,7 @@ class _EventStream(Response):
     ) -> _EventStream:
         """Wait for the first event, so that what fails before it has a status of its own."""
         try:
-            first = await _unless_gone(anext(events, None), request.receive)
+            first = await unless_gone(anext(events, None), request.receive)
         except BaseException:
             await events.aclose()
             raise
@@ -267,7 +226,7 @@ class _EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            await _unless_gone(self._send_all(send), receive)
+            await unless_gone(self._send_all(send), receive)
         except ClientDisconnect:
             logger.info("a client left; its trajectory is cancelled")
         finally:
@@ -299,7 +258,7 @@ class _EventStream(Response):
         return self._writer.end(event)
 
 
-def make_app(engine: Engine, pool: SandboxPool, settings: ServeSettings) -> Starlette:
+def make_app(engine: Engine, pool: SandboxBackend, settings: ServeSettings) -> Starlette:
     """Return the application.
 
     Args:

@@ -25,6 +25,7 @@ from swift_thyme.host.contract_table import Group
 from swift_thyme.rewards.local_judge import LocalJudge
 from tests.conftest import python_program, run_program
 from tests.host.hosts import HostCopy, host, host_files
+from tests.sandbox.servers import ServerProcess
 
 __all__ = ["host", "host_files"]
 
@@ -149,6 +150,49 @@ def test_a_layer_that_is_off_says_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
     (finding,) = look(doctor.sandbox_layers).values()
     assert finding.state is State.BROKEN
     assert "THYME_SANDBOX" in finding.text
+
+
+def test_code_runs_on_this_host_unless_servers_are_named() -> None:
+    (finding,) = look(doctor.sandbox_backend).values()
+    assert finding.state is State.OK
+    assert finding.text.startswith("local")
+
+
+def test_a_sandbox_server_that_answers_is_ok_and_its_layers_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ServerProcess(token="secret") as server:
+        monkeypatch.setenv("THYME_SANDBOX_URL", server.url)
+        monkeypatch.setenv("THYME_SANDBOX_TOKEN", "secret")
+        found = look(doctor.sandbox_backend, doctor.sandbox_layers, doctor.sandbox_program)
+        assert found["sandbox: backend"].text == "remote: 1 of THYME_SANDBOX_URL"
+        assert "0 of 256 sessions" in found[f"sandbox: {server.url}"].text
+        assert found["sandbox: layers"].text.startswith("those of the servers")
+        assert "ran" in found["sandbox: a program"].text
+        assert {finding.state for finding in found.values()} == {State.OK}
+        monkeypatch.setenv("THYME_SANDBOX_TOKEN", "wrong")
+        finding = look(doctor.sandbox_backend)[f"sandbox: {server.url}"]
+        assert finding.state is State.BROKEN
+        assert "401" in finding.text
+        assert "THYME_SANDBOX_TOKEN" in finding.advice
+
+
+def test_sandbox_servers_that_are_none_are_broken(
+    monkeypatch: pytest.MonkeyPatch, server: Any
+) -> None:
+    page = server(200, b"<html>welcome</html>")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls = [f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:9", page]
+        monkeypatch.setenv("THYME_SANDBOX_URL", ",".join(urls))
+        found = look(doctor.sandbox_backend, deadline_s=2)
+    assert all(found[f"sandbox: {url}"].state is State.BROKEN for url in urls)
+    assert "no answer" in found[f"sandbox: {urls[0]}"].text
+    assert "cannot be asked" in found[f"sandbox: {urls[1]}"].text
+    assert "is no sandbox server" in found[f"sandbox: {page}"].text
+    monkeypatch.setenv("THYME_SANDBOX_URL", "ftp://a")
+    (finding,) = look(doctor.sandbox_backend).values()
+    assert finding.state is State.BROKEN
+    assert "THYME_SANDBOX_URL" in finding.text
 
 
 class Answers(BaseHTTPRequestHandler):
