@@ -230,7 +230,7 @@ _SANDBOX = group(
         Kind.NAMES,
         (),
         "isolation layers to leave out, for tests and for finding a cause",
-        choices=("namespaces", "uid", "seccomp", "landlock"),
+        choices=("namespaces", "uid", "seccomp", "landlock", "cgroup"),
     ),
     Variable(
         "THYME_SANDBOX_FAST",

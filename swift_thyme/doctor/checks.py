@@ -225,6 +225,8 @@ _LAYER_ADVICE = {
     "private root": "follows from the namespaces",
     "user id": "map spare user ids into the container, or do not run as root",
     "seccomp": "needs a kernel with seccomp filters, on x86_64 or aarch64",
+    "memory group": "memory is measured from outside then; for a group, let this process write to "
+    "the control group that it is in",
     "landlock": "needs Linux 5.13 or later with landlock among the active security modules",
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from swift_thyme.sandbox import landlock, linux, rootfs, seccomp
+from swift_thyme.sandbox import landlock, linux, memory_group, rootfs, seccomp
 from swift_thyme.sandbox.process_environment import worker_environment
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import Confinement
@@ -213,8 +213,21 @@ def probe_here(settings: SandboxSettings) -> tuple[Layer, ...]:
             f"version {outcome.reason}" if name == "landlock" and outcome.ok else outcome.reason
         )
         found.append(Layer(name, outcome.ok, reason))
+    found.append(_probe_memory_group(settings))
     found.append(Layer("rlimits", True, "CPU, memory, processes, file size, open files"))
     return tuple(found)
+
+
+def _probe_memory_group(settings: SandboxSettings) -> Layer:
+    """Report whether the kernel counts the memory of a session; it is measured without, too."""
+    name = "memory group"
+    if "cgroup" in settings.disable:
+        return Layer(name, False, "switched off by THYME_SANDBOX_DISABLE", required=False)
+    try:
+        memory_group.find_place()
+    except OSError as error:
+        return Layer(name, False, f"no control group can be made: {error}", required=False)
+    return Layer(name, True, "a control group per session")
 
 
 def _probe_user(settings: SandboxSettings, namespaces: bool) -> Layer:

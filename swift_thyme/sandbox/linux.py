@@ -14,9 +14,10 @@ import mmap
 import os
 import platform
 import struct
+import tempfile
 from collections.abc import Iterator
 
-__all__ = ["SUPPORTED"]
+__all__ = ["SUPPORTED", "nameless_file"]
 
 MACHINE = platform.machine()
 SUPPORTED = MACHINE in ("x86_64", "aarch64") and struct.calcsize("P") == 8
@@ -245,6 +246,23 @@ def punch_hole(descriptor: int, offset: int, length: int) -> None:
     keep_size, punch = 1, 2
     values = (ctypes.c_long(offset), ctypes.c_long(length))
     _checked(_libc.fallocate(descriptor, keep_size | punch, *values), "fallocate")
+
+
+def nameless_file(name: str) -> int:
+    """Return the descriptor of a new file that is gone when nobody has it open any more.
+
+    Args:
+        name: What to call it in the list of open files.
+
+    Raises:
+        OSError: There is neither memory nor a folder for it.
+    """
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    except OSError:
+        # Some containers refuse the call.
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
 
 
 def drop_capabilities() -> None:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from typing import NamedTuple
 
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 
-__all__ = ["GroupPlace", "MemoryGroup", "find_place"]
+__all__ = ["GroupPlace", "MemoryGroup", "MemoryGroups", "find_place"]
 
 _PREFIX = "swift-thyme-"
 _STALE_S = 60.0
+_LAST_WAIT_S = 1.0
 _MIB = 1 << 20
 _SPARE_BYTES = 256 * _MIB
 """For what the libraries change in each process, and for the encoder."""
@@ -110,6 +112,7 @@ class MemoryGroup:
     def __init__(self, place: GroupPlace, limit: int) -> None:
         MemoryGroup._serial += 1
         self._place = place
+        self._seen = "0"
         self._path = f"{place.folder}/{_PREFIX}{os.getpid()}-{MemoryGroup._serial}"
         os.mkdir(self._path)
         try:
@@ -126,21 +129,24 @@ class MemoryGroup:
         """
         _write(f"{self._path}/cgroup.procs", str(pid))
 
-    def ended_a_process(self) -> bool:
-        """Tell whether the kernel ended a process because the group was over its limit."""
+    def has_ended_one(self) -> bool:
+        """Tell whether the kernel ever ended a process because the group was over its limit."""
+        return self._ended() != "0"
+
+    def has_ended_another(self) -> bool:
+        """Tell whether the kernel ended one since this was asked last."""
+        before, self._seen = self._seen, self._ended()
+        return before != self._seen
+
+    def _ended(self) -> str:
         try:
             with open(f"{self._path}/{self._place.events}") as file:
-                counts = dict(line.split() for line in file)
+                return dict(line.split() for line in file).get("oom_kill", "0")
         except OSError:
-            return False
-        return counts.get("oom_kill", "0") != "0"
+            return "0"
 
     def remove(self) -> bool:
-        """Remove it; tell whether that is done, which it is once its processes are gone.
-
-        Raises:
-            OSError: The kernel refuses for another reason.
-        """
+        """Remove it; tell whether that is done, which it is once its processes are gone."""
         try:
             os.rmdir(self._path)
         except FileNotFoundError:
@@ -148,6 +154,47 @@ class MemoryGroup:
         except OSError:
             return False
         return True
+
+
+class MemoryGroups:
+    """Makes the groups of a worker's sessions, and removes them.
+
+    Args:
+        place: Where; None where there can be none.
+        settings: The limits of a session.
+    """
+
+    def __init__(self, place: GroupPlace | None, settings: SandboxSettings) -> None:
+        self._place = place
+        self._limit = group_bytes(settings)
+        self._left: list[MemoryGroup] = []
+
+    def make(self) -> MemoryGroup | None:
+        """Return a new group, or None where none can be made."""
+        self.tidy()
+        if self._place is None:
+            return None
+        try:
+            return MemoryGroup(self._place, self._limit)
+        except OSError as error:
+            sys.stderr.write(f"a session has no memory group: {error}\n")
+            return None
+
+    def remove(self, group: MemoryGroup | None) -> None:
+        """Remove a group now, or later where its processes are not gone yet."""
+        if group is not None and not group.remove():
+            self._left.append(group)
+
+    def tidy(self) -> None:
+        """Remove what could not be removed before."""
+        self._left = [group for group in self._left if not group.remove()]
+
+    def close(self) -> None:
+        """Wait a little for the last processes to be gone, and remove what is left."""
+        deadline = time.monotonic() + _LAST_WAIT_S
+        while self._left and time.monotonic() < deadline:
+            self.tidy()
+            time.sleep(0.01)
 
 
 def _write(path: str, text: str) -> None:

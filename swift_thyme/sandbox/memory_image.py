@@ -109,7 +109,10 @@ def freeze_memory(huge_pages: bool = True, libraries: bool = True) -> int:
     code.write(_RUN_CALLS)
     run = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)(_address(code))
     table = mmap.mmap(-1, _MAX_REGIONS * 2 * _CALL.size)
-    file = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        file = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:
+        return 0  # some containers refuse the call
     try:
         os.ftruncate(file, mmap.PAGESIZE)
         size = _freeze(run, table, file, _private_regions(_may_run(file), libraries))

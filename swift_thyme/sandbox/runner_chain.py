@@ -14,6 +14,7 @@ from swift_thyme.sandbox.keeper_client import (
     KeeperClient,
     SessionLost,
 )
+from swift_thyme.sandbox.memory_group import MemoryGroup
 from swift_thyme.sandbox.message_codec import Message, decode_datagram
 from swift_thyme.sandbox.messages import Broken, HandOver, KeeperAction, RunnerReady
 from swift_thyme.sandbox.patience import Patience
@@ -51,6 +52,7 @@ class RunnerChain:
         confinement: The layers in use.
         keeper: Who makes the first runner and looks after the files.
         encoder: Who has to know which files are no news any more.
+        group: Where the session's memory is counted, if anywhere.
 
     Attributes:
         runner: The runner that runs the next block.
@@ -59,8 +61,13 @@ class RunnerChain:
     """
 
     def __init__(
-        self, confinement: Confinement, keeper: KeeperClient, encoder: EncoderClient
+        self,
+        confinement: Confinement,
+        keeper: KeeperClient,
+        encoder: EncoderClient,
+        group: MemoryGroup | None,
     ) -> None:
+        self._group = group
         self._confinement = confinement
         self._keeper = keeper
         self._encoder = encoder
@@ -115,9 +122,7 @@ class RunnerChain:
             SessionLost: The session is broken.
         """
         committed = self.runner
-        if looks(committed.pid) is None:
-            # It was frozen: nothing that the code did before can have ended it.
-            raise SessionLost("a session's process is gone")
+        self._check_frozen(committed)
         successor = await self._hand_over(committed, hurry)
         if successor is None:
             # Only code that took our own process over gets here: its report was a forgery, and
@@ -143,8 +148,8 @@ class RunnerChain:
             SessionLost: The session is broken.
         """
         self.runner.end()
-        if self.checkpoint is not None and looks(self.checkpoint.pid) is None:
-            raise SessionLost("the process that holds a session's state is gone")
+        if self.checkpoint is not None:
+            self._check_frozen(self.checkpoint)
         await self._end_all_but({self._encoder.pid, self._pid_of(self.checkpoint)})
         await self._keeper.order(KeeperAction.RESTORE_FILES, mapped)
         await self._encoder.rebase()
@@ -238,6 +243,15 @@ class RunnerChain:
         successor.pid = datagram.pid
         kill_quietly(successor.pid, signal.SIGSTOP)
         return successor
+
+    def _check_frozen(self, runner: Runner) -> None:
+        """Raise SessionLost where a frozen process is dead and the session's code is not to blame.
+
+        Code can neither run in it nor signal it, only use up the memory of its session.
+        """
+        over_memory = self._group is not None and self._group.has_ended_one()
+        if looks(runner.pid) is None and not over_memory:
+            raise SessionLost("a process that holds a session's state was ended from outside")
 
     @staticmethod
     def _pid_of(runner: Runner | None) -> int:

@@ -17,7 +17,7 @@ __all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
 
 MIB = 1024 * 1024
 
-DISABLEABLE_LAYERS = ("namespaces", "uid", "seccomp", "landlock")
+DISABLEABLE_LAYERS = ("namespaces", "uid", "seccomp", "landlock", "cgroup")
 """Layers that `THYME_SANDBOX_DISABLE` can switch off, for tests and for finding a cause."""
 
 DEFAULT_PRELOAD = cast("tuple[str, ...]", VARIABLES["THYME_SANDBOX_PRELOAD"].default)
@@ -98,7 +98,7 @@ class SandboxSettings:
     skipped."""
     disable: tuple[str, ...] = ()
     """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
-    `uid`, `seccomp`, `landlock`."""
+    `uid`, `seccomp`, `landlock`, `cgroup`."""
     fast: tuple[str, ...] = ("on",)
     """`THYME_SANDBOX_FAST`: `on`, `off` to run without the accelerations of `accelerations.py`, or
     those to leave out, each with a `-`, comma-separated: `-memory_image,-affinity`."""

@@ -20,6 +20,7 @@ from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.encoder_client import EncoderBroken, EncoderClient
 from swift_thyme.sandbox.keeper_client import KeeperClient, KeeperRefused, SessionLost
 from swift_thyme.sandbox.layers import write_maps
+from swift_thyme.sandbox.memory_group import MemoryGroups
 from swift_thyme.sandbox.message_codec import encode_datagram
 from swift_thyme.sandbox.messages import (
     Attach,
@@ -42,7 +43,7 @@ from swift_thyme.sandbox.output import (
     shown_name,
     tidy_error,
 )
-from swift_thyme.sandbox.processes import kill_quietly, kill_tree, resident_bytes
+from swift_thyme.sandbox.processes import kill_quietly, kill_tree, prefer_for_oom, resident_bytes
 from swift_thyme.sandbox.runner import MAX_REQUEST_BYTES
 from swift_thyme.sandbox.runner_chain import RunnerChain
 from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
@@ -70,6 +71,7 @@ class Session:
 
     Args:
         config: Its surroundings.
+        groups: Where its memory is counted.
 
     Attributes:
         turn: Held while a block runs and while it is committed or undone, which is after its
@@ -77,14 +79,16 @@ class Session:
         is_running: Whether a block runs.
     """
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: SessionConfig, groups: MemoryGroups) -> None:
         self._config = config
+        self._groups = groups
+        self._group = groups.make()
         self._keeper = KeeperClient()
         settings = config.settings
         most = (settings.images + 1) * settings.image_mb * MIB
         self._encoder = EncoderClient(self._keeper, most)
-        self._chain = RunnerChain(config.confinement, self._keeper, self._encoder)
-        self._supervisor = Supervisor(config, self._keeper, self._encoder, self._chain)
+        self._chain = RunnerChain(config.confinement, self._keeper, self._encoder, self._group)
+        self._supervisor = Supervisor(config, self._keeper, self._encoder, self._chain, self._group)
         self._images: tuple[ImageInfo, ...] = ()
         self.turn = asyncio.Lock()
         self.is_running = False
@@ -108,7 +112,10 @@ class Session:
         keeper.other.close()
         connections = (runner.channel.other, self._encoder.other)
         try:
-            _prefer_for_oom(keeper.pid)
+            prefer_for_oom(keeper.pid)
+            if self._group is not None:
+                # The kernel lets all processes pass a point before it moves one: milliseconds.
+                await asyncio.to_thread(self._group.add, keeper.pid)
             if config.confinement.namespaces:
                 write_maps(keeper.pid, config.user_id)
             first, second = (connection.fileno() for connection in connections)
@@ -148,6 +155,7 @@ class Session:
             kill_quietly(pid)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        self._groups.remove(self._group)
         self._keeper.close()
         self._chain.close()
         self._encoder.close()
@@ -246,9 +254,3 @@ class Session:
             )
         error = None if ending.error is None else tidy_error(ending.error, self._config)
         return assemble(text, found, ending.report.repairs, ending.status, error)
-
-
-def _prefer_for_oom(pid: int) -> None:
-    """Let the kernel, when memory runs out, end this process before the trainer."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:
-        file.write("900")

@@ -8,11 +8,12 @@ import os
 import sys
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.sandbox import layers, rootfs
+from swift_thyme.sandbox import layers, linux, rootfs
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import measure_address_space, prepare_filters
 from swift_thyme.sandbox.encoder import prepare_encoders
 from swift_thyme.sandbox.keeper_client import SessionLost
+from swift_thyme.sandbox.memory_group import MemoryGroups
 from swift_thyme.sandbox.messages import SourceImage
 from swift_thyme.sandbox.runner import rehearse
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -38,9 +39,13 @@ class SessionFactory:
     Args:
         settings: The limits.
         confinement: The layers.
+        groups: Where the memory of sessions is counted.
     """
 
-    def __init__(self, settings: SandboxSettings, confinement: Confinement) -> None:
+    def __init__(
+        self, settings: SandboxSettings, confinement: Confinement, groups: MemoryGroups
+    ) -> None:
+        self._groups = groups
         self._settings = settings
         self._confinement = confinement
         self._library_bytes = measure_address_space()
@@ -106,8 +111,9 @@ class SessionFactory:
         if self._templates is not None:
             self._templates.close()
 
-    def remove_folder(self) -> None:
-        """Remove what is left on the host."""
+    def tidy(self) -> None:
+        """Remove what is left on the host, once all processes are dead."""
+        self._groups.close()
         if self._folder is not None:
             self._folder.remove()
 
@@ -140,7 +146,7 @@ class SessionFactory:
             user_id,
             disk_bytes,
         )
-        session = Session(config)
+        session = Session(config, self._groups)
         try:
             await session.start(self._templates)
         except BaseException:
@@ -157,7 +163,7 @@ def _open_source(image: SourceImage) -> int:
 
 
 def _memory_file(data: bytes) -> int:
-    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
+    descriptor = linux.nameless_file("image")
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -16,6 +16,7 @@ from swift_thyme.sandbox.channel import Closed
 from swift_thyme.sandbox.encoder_client import EncoderClient
 from swift_thyme.sandbox.file_walk import disk_use
 from swift_thyme.sandbox.keeper_client import KeeperClient, SessionLost
+from swift_thyme.sandbox.memory_group import MemoryGroup
 from swift_thyme.sandbox.message_codec import decode_datagram
 from swift_thyme.sandbox.messages import BlockReport, ErrorKind
 from swift_thyme.sandbox.output import CappedOutput
@@ -25,6 +26,7 @@ from swift_thyme.sandbox.processes import (
     looks,
     resident_bytes,
     thread_count,
+    unix_sockets,
 )
 from swift_thyme.sandbox.runner_chain import RunnerChain
 from swift_thyme.sandbox.session_config import SessionConfig
@@ -35,6 +37,8 @@ __all__ = ["Ending", "Problem", "Supervisor"]
 MIB = 1024 * 1024
 _WATCH_INTERVAL_S = 0.03
 _READ_BYTES = 1 << 16
+_SOCKET_BYTES = 208 << 10
+"""What can wait in a unix socket to be read (net.core.wmem_default); no process shows it."""
 ENDED = "the program ended its process"
 _TAMPERED = "the code interfered with the sandbox and was stopped"
 NO_REPORT = BlockReport(None, (), (), {}, True)
@@ -64,6 +68,7 @@ class Supervisor:
         keeper: The ancestor of all its processes.
         encoder: The process that belongs to no block.
         chain: The runners.
+        group: Where the session's memory is counted, if anywhere.
 
     Attributes:
         stdout: The descriptor that runners print to.
@@ -76,7 +81,9 @@ class Supervisor:
         keeper: KeeperClient,
         encoder: EncoderClient,
         chain: RunnerChain,
+        group: MemoryGroup | None,
     ) -> None:
+        self._group = group
         self._config = config
         self._keeper = keeper
         self._encoder = encoder
@@ -171,7 +178,10 @@ class Supervisor:
         loop.add_reader(self._stdout, on_output)
         loop.add_reader(runner.channel.fileno(), on_report)
         try:
-            return await over
+            ending = await over
+            if self._group is not None and self._group.has_ended_another():
+                return Ending(ExecutionStatus.MEMORY, self._too_much_memory(), ending.report)
+            return ending
         finally:
             timer.cancel()
             watching.cancel()
@@ -218,11 +228,15 @@ class Supervisor:
         keep = {0 if checkpoint is None else checkpoint.pid, self._encoder.pid}
         pids = [pid for pid in descendants(self._keeper.pid) if pid not in keep]
         used = sum(max(0, resident_bytes(pid) - self.base_resident) for pid in pids)
+        if self._group is None and self._config.confinement.namespaces:
+            used += unix_sockets(self._keeper.pid) * _SOCKET_BYTES
         if used > settings.memory_mb * MIB:
-            text = f"more than {settings.memory_mb} MiB of memory were used"
-            return Problem(ExecutionStatus.MEMORY, text)
+            return Problem(ExecutionStatus.MEMORY, self._too_much_memory())
         # The kernel's own limit does not hold for root without a user namespace.
         if sum(map(thread_count, pids)) > settings.processes + 1:
             text = f"more than {settings.processes} processes or threads were started"
             return Problem(ExecutionStatus.KILLED, text)
         return self.over_disk_limit()
+
+    def _too_much_memory(self) -> str:
+        return f"more than {self._config.settings.memory_mb} MiB of memory were used"

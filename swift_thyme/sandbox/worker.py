@@ -25,6 +25,7 @@ from swift_thyme.sandbox import layers, linux, mapped_files
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import FrameReader, Inbox
 from swift_thyme.sandbox.keeper_client import SessionLost
+from swift_thyme.sandbox.memory_group import MemoryGroups, find_place
 from swift_thyme.sandbox.memory_image import freeze_memory
 from swift_thyme.sandbox.message_codec import Message, decode_frame, encode_frame
 from swift_thyme.sandbox.messages import (
@@ -82,7 +83,10 @@ def main() -> None:
         if reason is not None:
             raise RuntimeError(reason)
         preload(settings)
-        factory = SessionFactory(settings, layers.confinement_from(found))
+        by_name = {layer.name: layer.on for layer in found}
+        place = find_place() if by_name["memory group"] else None
+        groups = MemoryGroups(place, settings)
+        factory = SessionFactory(settings, layers.confinement_from(found), groups)
         if settings.uses(Acceleration.MEMORY_IMAGE):
             freeze_memory()
         if settings.uses(Acceleration.REHEARSAL):
@@ -99,7 +103,7 @@ def main() -> None:
         asyncio.run(_Worker(connection, settings, factory).serve())
     finally:
         kill_tree(os.getpid())
-        factory.remove_folder()
+        factory.tidy()
 
 
 def _receive_settings(connection: socket.socket) -> SandboxSettings:

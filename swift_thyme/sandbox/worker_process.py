@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 
+from swift_thyme.sandbox import linux
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox
 from swift_thyme.sandbox.loop_readers import LoopReaders
@@ -67,7 +68,7 @@ class WorkerProcess:
         self._frames = FrameReader()
         self._outgoing = bytearray()
         self.connection, other = socket.socketpair()
-        self._errors = os.memfd_create("thyme-sandbox-errors", os.MFD_CLOEXEC)
+        self._errors = linux.nameless_file("thyme-sandbox-errors")
         program = (sys.executable, "-m", "swift_thyme.sandbox.worker")
         try:
             # Started from the thread that lives as long as the pool: the parent-death signal of a
