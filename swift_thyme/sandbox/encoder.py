@@ -350,6 +350,8 @@ def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes
         # The settings of the sandbox hold here, and each image is checked against them.
         Image.MAX_IMAGE_PIXELS = None
         close_descriptors({connection.fileno()})
+        # The keeper's folder is closed to others, and Pillow asks for the working folder.
+        os.chdir("/")
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
         confine_encoder(config, library_bytes)

@@ -65,9 +65,10 @@ class WorkerProcess:
         self._frames = FrameReader()
         self._outgoing = bytearray()
         self.connection, other = socket.socketpair()
-        self._errors = os.memfd_create("thyme-sandbox-errors", os.MFD_CLOEXEC)
+        self._errors = -1
         program = (sys.executable, "-m", "swift_thyme.sandbox.worker")
         try:
+            self._errors = os.memfd_create("thyme-sandbox-errors", os.MFD_CLOEXEC)
             # Started from the thread that lives as long as the pool: the parent-death signal of a
             # process follows the thread that started it.
             self.process = subprocess.Popen(
@@ -82,7 +83,8 @@ class WorkerProcess:
             )
         except OSError:
             self.connection.close()
-            os.close(self._errors)
+            if self._errors >= 0:
+                os.close(self._errors)
             raise
         finally:
             other.close()
