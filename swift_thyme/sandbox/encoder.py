@@ -318,7 +318,7 @@ def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
         answer = encoder.answer(decode_frame(frame, FindImages))
         assert answer is not None
         encode_frame(answer)
-    encode_image(_rehearsal_image(), 1e6, 1e6)
+    encode_image(_rehearsal_image(), 1e6, 1e6, _MAX_PNG)
 
 
 @functools.cache
