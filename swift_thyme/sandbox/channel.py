@@ -7,6 +7,7 @@ which the sender cannot choose.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -94,6 +95,12 @@ class Channel:
         if not size and pid == 0:
             raise Closed("end of stream")
         return Datagram(b"" if flags & socket.MSG_TRUNC else bytes(_INBOX[:size]), pid)
+
+    def discard(self) -> None:
+        """Throw away what is there; only where the other side does not run."""
+        with contextlib.suppress(Closed):
+            while self.receive_now() is not None:
+                continue
 
     async def receive(self, timeout_s: float) -> Datagram:
         """Wait for one datagram.

@@ -316,7 +316,7 @@ def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
         answer = encoder.answer(decode_frame(frame, FindImages))
         assert answer is not None
         encode_frame(answer)
-    encode_image(_rehearsal_image(), 1e6, 1e6)
+    encode_image(_rehearsal_image(), 1e6, 1e6, _MAX_PNG)
 
 
 @functools.cache
@@ -348,6 +348,8 @@ def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes
         # The settings of the sandbox hold here, and each image is checked against them.
         Image.MAX_IMAGE_PIXELS = None
         close_descriptors({connection.fileno()})
+        # The keeper's folder is closed to others, and Pillow asks for the working folder.
+        os.chdir("/")
         if linux.SUPPORTED:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
         confine_encoder(config, library_bytes)

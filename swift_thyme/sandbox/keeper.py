@@ -10,6 +10,7 @@ first block it gives up every right that it does not need for the session's own 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -42,6 +43,7 @@ __all__ = ["keeper_main"]
 
 _MAX_MESSAGE = 256 * 1024
 _MAX_LISTED_BYTES = 96 * 1024
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 INNER_ID = 1000
 """User and group id inside a user namespace."""
 
@@ -69,8 +71,8 @@ def _tell(control: socket.socket, message: Message) -> None:
         control.send(encode_datagram(message))
 
 
-def _broken(reason: str) -> Broken:
-    return Broken(clean_text(reason, MAX_REASON_CHARS))
+def _broken(reason: str, for_want_of_room: bool = False) -> Broken:
+    return Broken(clean_text(reason, MAX_REASON_CHARS), for_want_of_room)
 
 
 class _Keeper:
@@ -109,7 +111,7 @@ class _Keeper:
             try:
                 answer = self._handle(message, descriptors)
             except OSError as error:
-                answer = _broken(str(error))
+                answer = _broken(str(error), error.errno in _NO_ROOM)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)

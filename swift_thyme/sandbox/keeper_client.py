@@ -71,6 +71,8 @@ class KeeperClient:
             raise SessionLost(f"the session's keeper sent nonsense: {error}") from error
         if not isinstance(answer, kind):
             assert isinstance(answer, Broken)
+            if answer.for_want_of_room:
+                raise SessionLost(f"a session has no room: {answer.reason}")
             raise KeeperRefused(answer.reason)
         return answer
 

@@ -63,6 +63,8 @@ class Broken(Message):
     """A worker or a runner cannot start, or a keeper could not do what it was told."""
 
     reason: Reason
+    for_want_of_room: Annotated[bool, wire.flag()] = False
+    """Whether the host has no memory, disk or descriptor left, which is no fault of the request."""
 
 
 # -- pool to worker --------------------------------------------------------------------------------

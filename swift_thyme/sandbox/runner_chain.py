@@ -132,7 +132,7 @@ class RunnerChain:
         previous, self.checkpoint, self.runner = self.checkpoint, committed, successor
         if previous is not None:
             previous.end()
-        await self.end_processes(keep_runner=True)
+        await self._end_others()
         await self._keeper.order(KeeperAction.COMMIT_FILES, mapped)
         await self._encoder.keep()
 
@@ -157,7 +157,7 @@ class RunnerChain:
             successor = await self._hand_over(self.checkpoint, hurry=False)
             if successor is not None:
                 self.runner = successor
-                await self.end_processes(keep_runner=True)
+                await self._end_others()
                 return
             self.checkpoint.end()
             self.checkpoint = None
@@ -175,6 +175,11 @@ class RunnerChain:
         await self._keeper.order(KeeperAction.START_RUNNER, False, [other.fileno()])
         other.close()
         await self.await_first()
+
+    async def _end_others(self) -> None:
+        """End what a successor's parent forked besides, and forget what that said."""
+        await self.end_processes(keep_runner=True)
+        self.runner.channel.discard()
 
     async def end_processes(self, keep_runner: bool) -> None:
         """Make sure that no process of the block runs on, but a runner that succeeded.

@@ -85,7 +85,7 @@ class Session:
         self._group = groups.make()
         self._keeper = KeeperClient()
         settings = config.settings
-        most = (settings.images + 1) * settings.image_mb * MIB
+        most = (settings.returned_mb + 1) * MIB
         self._encoder = EncoderClient(self._keeper, most)
         self._chain = RunnerChain(config.confinement, self._keeper, self._encoder, self._group)
         self._supervisor = Supervisor(config, self._keeper, self._encoder, self._chain, self._group)

@@ -68,9 +68,10 @@ class WorkerProcess:
         self._frames = FrameReader()
         self._outgoing = bytearray()
         self.connection, other = socket.socketpair()
-        self._errors = linux.nameless_file("thyme-sandbox-errors")
+        self._errors = -1
         program = (sys.executable, "-m", "swift_thyme.sandbox.worker")
         try:
+            self._errors = linux.nameless_file("thyme-sandbox-errors")
             # Started from the thread that lives as long as the pool: the parent-death signal of a
             # process follows the thread that started it.
             self.process = subprocess.Popen(
@@ -85,7 +86,8 @@ class WorkerProcess:
             )
         except OSError:
             self.connection.close()
-            os.close(self._errors)
+            if self._errors >= 0:
+                os.close(self._errors)
             raise
         finally:
             other.close()
