@@ -39,6 +39,8 @@ __all__ = [
 _SUFFIX = r"\.(?:png|jpe?g|bmp|webp|gif|tiff?|ppm)"
 _WORD = re.compile(r"[^\s'\"`<>|()\[\]{},;=]+")
 _SUFFIX_IN_WORD = re.compile(rf"{_SUFFIX}(?![\w.])", re.IGNORECASE)
+_UNSEEN_IN_NAMES = re.compile("[\n\t\u200b\u2060-\u2064\ufeff]")
+"""What may stand in a text, or between its words, and makes names look alike."""
 _IMAGE_NAME = re.compile(rf".+{_SUFFIX}\Z", re.IGNORECASE | re.DOTALL)
 _MAX_OLD = 256
 """Printed paths of files that the block did not change, and which may not be there, that are looked
@@ -246,7 +248,7 @@ def _hidden(path: str, images: Sequence[ImageInfo], config: SessionConfig) -> st
 def shown_name(path: str) -> str:
     """Return the name of a file as it is told: without its folder, and visible on one line."""
     name = visible(clean_text(os.path.basename(path), MAX_NAME_CHARS))
-    return name.replace("\n", "\ufffd").replace("\t", "\ufffd")
+    return _UNSEEN_IN_NAMES.sub("\ufffd", name)
 
 
 def assemble(

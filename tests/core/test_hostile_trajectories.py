@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -117,8 +118,9 @@ async def test_a_trajectory_goes_on_after_its_program_did_its_worst(
 
 async def test_a_long_program_in_cyrillic_runs(pool: SandboxPool) -> None:
     trajectory = trajectory_of(with_image(pool))
-    line = "# \u0441\u0442\u0440\u043e\u043a\u0430 \u0442\u0435\u043a\u0441\u0442\u0430\n"
-    code = line * (92 * 1024 // len(line.encode())) + "print(6 * 7)"
+    draw = random.Random(5)
+    letters = [chr(draw.randrange(0x430, 0x450)) for _ in range(45 * 1024)]  # no repetition
+    code = "# " + "".join(letters) + "\nprint(6 * 7)"
     outcome = await run(trajectory, code)
     await trajectory.close()
     assert "42" in text_of(outcome)
@@ -182,7 +184,7 @@ async def test_a_trajectory_whose_worker_dies_ends_and_others_begin(pool: Sandbo
     await other.close()
 
 
-@pytest.mark.parametrize("name", ["memfd_create", "socketpair"])
+@pytest.mark.parametrize("name", ["linux.nameless_file", "socket.socketpair"])
 async def test_a_trajectory_whose_sandbox_cannot_start_ends_with_that_reason(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -193,9 +195,7 @@ async def test_a_trajectory_whose_sandbox_cannot_start_ends_with_that_reason(
         pool._running().workers[0].process.kill()
         with pytest.raises(SandboxUnavailableError):
             await pool.open()
-        where = "swift_thyme.sandbox.worker_process"
-        module = "os" if name == "memfd_create" else "socket"
-        monkeypatch.setattr(f"{where}.{module}.{name}", full)
+        monkeypatch.setattr(f"swift_thyme.sandbox.worker_process.{name}", full)
         trajectory = trajectory_of(with_image(pool))
         assert (await run(trajectory, "print(1)")).done
         assert trajectory.summary.end_reason is EndReason.SANDBOX_FAILURE
