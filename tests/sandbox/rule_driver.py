@@ -48,17 +48,19 @@ SLACK_S = 0.5
 USUAL_PRINT_S = 0.02
 """A small block of a machine on which `SLACK_S` is enough."""
 MAX_OBSERVATION_CHARS = 160_000
+COLOUR = (10, 200, 30)
+"""The host's picture is of this colour, and no other one."""
 MAX_GROWTH_MIB = 200
 MIB = 1 << 20
 ALL_ROWS = {**ROWS, **{name: row for rows in GUARANTEES.values() for name, row in rows.items()}}
 
 
-def picture(text: str) -> bytes:
-    """Return a PNG that says something in its remarks."""
+def picture(text: str, colour: tuple[int, int, int] = (0, 0, 0)) -> bytes:
+    """Return a PNG of one colour that says something in its remarks."""
     info = PngInfo()
     info.add_text("label", text)
     file = io.BytesIO()
-    Image.new("RGB", (320, 240)).save(file, "PNG", pnginfo=info)
+    Image.new("RGB", (320, 240), colour).save(file, "PNG", pnginfo=info)
     return file.getvalue()
 
 
@@ -182,10 +184,14 @@ class Host:
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO, signal.SIGTERM):
             signal.signal(number, lambda number, _: self._signals.append(number))
         (self.folder / "canary.txt").write_text("CANARY-FILE-CONTENT")
-        (self.folder / "canary.png").write_bytes(picture("CANARY-FILE-PICTURE"))
+        (self.folder / "canary.png").write_bytes(picture("CANARY-FILE-PICTURE", COLOUR))
+        # Everybody may do everything here: nothing but the sandbox stands in the way.
+        for path in self.folder.iterdir():
+            path.chmod(0o666)
+        self.folder.chmod(0o777)
         self._listeners = [socket.socket(kind) for kind in (socket.AF_INET, socket.AF_UNIX)]
         self._listeners += [socket.socket(socket.AF_UNIX)]
-        name = f"thyme-canary-{os.getpid()}"
+        name = f"thyme-{self.folder.name}"
         places = (("127.0.0.1", 0), f"\0{name}", str(self.folder / "listener"))
         for listener, place in zip(self._listeners, places, strict=True):
             listener.bind(place)
@@ -197,6 +203,8 @@ class Host:
 
     def _state(self) -> list[object]:
         found: list[object] = []
+        if not self.folder.exists():
+            return found
         for path in (self.folder, *sorted(self.folder.iterdir())):
             info = path.lstat()
             content = path.read_bytes() if path.is_file() else b""
@@ -311,8 +319,10 @@ class _Case:
         told = [result.stdout, result.error, observation, names, list(result.repairs)]
         everything = json.dumps(told) + repr(told)
         self._broken += [f"{who} says {word}" for word in WORDS if word in everything]
-        if any(b"CANARY-" in image.data for image in result.images):
-            self._broken.append(f"{who} returns a canary")
+        for image in result.images:
+            pixel = Image.open(io.BytesIO(image.data)).convert("RGB").getpixel((9, 9))
+            if b"CANARY-" in image.data or pixel == COLOUR:
+                self._broken.append(f"{who} returns the host's or the neighbour's picture")
         if len(observation) > MAX_OBSERVATION_CHARS:
             self._broken.append(f"{who}: an observation of {len(observation)} characters")
         if "</sandbox_output>" in observation.removesuffix("</sandbox_output>"):

@@ -3,8 +3,9 @@
     python -m tests.sandbox.surroundings NAME -- command...
 
 Every command runs in a process tree, mounts and control groups of its own, whatever the surrounding
-is: a program that gets out of the sandbox under test ends, fills or signals nothing else. Needs
-root. `UNAVAILABLE` is the exit status where a surrounding cannot be built here; stderr says why.
+is, and cannot write to the host's root file system: a program that gets out of the sandbox under
+test ends, fills, signals or changes nothing else. Needs root. `UNAVAILABLE` is the exit status
+where a surrounding cannot be built here; stderr says why.
 
 Not covered: the network of a container beyond its own loopback, its image, and what a security
 module of the host adds to it.
@@ -361,7 +362,9 @@ def _outer_init(surrounding: Surrounding, command: Sequence[str]) -> int:
         _container_devices()
         _start_loopback()
     _mount_tmpfs("/dev/shm", f"size={'64m' if surrounding.container else '4g'},mode=1777")
-    _mount_tmpfs("/tmp", "size=4g,mode=1777")
+    for folder in ("/tmp", "/var/tmp"):
+        _mount_tmpfs(folder, "size=4g,mode=1777")
+    linux.set_mount_flags("/", linux.MS_RDONLY, recursive=False)
     if surrounding.own_users:
         return _with_own_users(surrounding, command)
     if surrounding.container:
@@ -383,7 +386,8 @@ def _with_own_users(surrounding: Surrounding, command: Sequence[str]) -> int:
             _mount_proc()
             _start_loopback()
             _mount_tmpfs("/dev/shm", "size=64m,mode=1777")
-            _mount_tmpfs("/tmp", "size=4g,mode=1777")
+            for folder in ("/tmp", "/var/tmp"):
+                _mount_tmpfs(folder, "size=4g,mode=1777")
             _hide_system()
             return _init(surrounding, command)
 
