@@ -146,10 +146,12 @@ class Seat:
         self.counts = {0}
         """The values that its counter may have: two where its state may be a fresh one."""
         self.is_hit = False
+        self.has_a_name = False
+        """Whether its processes can be told from those of others, which its first block does."""
 
     def start_over(self) -> None:
-        """Take on a session that was just opened."""
-        self.counts, self.is_hit = {0}, False
+        """Take on a session that is about to be opened."""
+        self.counts, self.is_hit, self.has_a_name = {0}, False, False
 
 
 class Chaos:
@@ -192,8 +194,10 @@ class Chaos:
                 target = Target(pid)
             except ProcessLookupError:
                 continue
-            for session in sessions_below(root):
-                self._seats[session].is_hit = True
+            below = sessions_below(root)
+            for seat in self._seats:
+                # Whose process it is cannot be said before that session's first block.
+                seat.is_hit |= seat.number in below or not seat.has_a_name
             try:
                 target.hit(number)
             except ProcessLookupError:
@@ -206,10 +210,10 @@ class Chaos:
 
     async def _serve(self, pool: SandboxPool, seat: Seat, image: InputImage) -> None:
         while not self._is_over.is_set():
+            seat.start_over()
             session = await self._open(pool, image)
             if session is None:
                 continue
-            seat.start_over()
             goes_on = True
             while goes_on and not self._is_over.is_set():
                 goes_on = await self._block(session, seat)
@@ -251,6 +255,7 @@ class Chaos:
         if result is None:
             return False
         self.report.blocks += 1
+        seat.has_a_name = True
         self._check(result, seat, kind)
         return True
 

@@ -84,16 +84,13 @@ def _state(pid: int) -> bytes:
         return b"X"
 
 
-def is_stopped(pid: int) -> bool:
-    """Tell whether a signal stopped a process."""
-    return _state(pid) in (b"T", b"t")
-
-
 class Look(NamedTuple):
     """What a process is doing."""
 
     is_waiting: bool
     """Whether it neither runs nor waits for a processor, a page or a disk."""
+    is_stopped: bool
+    """Whether a signal stopped it."""
     processor_s: float
     """Seconds of processor time that it has used."""
 
@@ -106,7 +103,15 @@ def looks(pid: int) -> Look | None:
         state, ticks = fields[0], int(fields[11]) + int(fields[12])
     except (OSError, IndexError):
         return None
-    return None if state in (b"Z", b"X") else Look(state not in (b"R", b"D"), ticks * _TICK_S)
+    if state in (b"Z", b"X"):
+        return None
+    return Look(state not in (b"R", b"D"), state in (b"T", b"t"), ticks * _TICK_S)
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a signal stopped a process."""
+    look = looks(pid)
+    return look is not None and look.is_stopped
 
 
 def kill_round(root: int, keep: Collection[int], insist: bool) -> bool:

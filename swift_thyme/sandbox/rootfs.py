@@ -101,13 +101,14 @@ def _place(root: str, source: str, descriptor: int) -> None:
 
 
 def _bind(source: str, target: str, writable: bool = False, devices: bool = False) -> None:
+    """Mount a file or a folder, with what is mounted beneath a folder, at another place."""
     linux.mount(source, target, None, linux.MS_BIND | linux.MS_REC)
     flags = linux.MS_NOSUID
     if not writable:
         flags |= linux.MS_RDONLY
     if not devices:
         flags |= linux.MS_NODEV
-    linux.set_mount_flags(target, flags)
+    linux.set_mount_flags(target, flags, recursive=os.path.isdir(target))
 
 
 def _staging_point(sources: list[str]) -> str:

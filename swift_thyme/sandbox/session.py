@@ -43,7 +43,13 @@ from swift_thyme.sandbox.output import (
     shown_name,
     tidy_error,
 )
-from swift_thyme.sandbox.processes import kill_quietly, kill_tree, prefer_for_oom, resident_bytes
+from swift_thyme.sandbox.processes import (
+    kill_quietly,
+    kill_tree,
+    looks,
+    prefer_for_oom,
+    resident_bytes,
+)
 from swift_thyme.sandbox.runner import MAX_REQUEST_BYTES
 from swift_thyme.sandbox.runner_chain import RunnerChain
 from swift_thyme.sandbox.session_config import ImageInfo, SessionConfig
@@ -200,6 +206,12 @@ class Session:
         result = await self._collect(ending, output, max(left_s, _LEAST_FOR_IMAGES_S))
         self._unsettled = _Unsettled(result.ok, ending.report.maps)
         return dataclasses.replace(result, duration_s=duration_s)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its processes live."""
+        pids = (self._keeper.pid, self._chain.runner.pid, self._encoder.pid)
+        return all(looks(pid) is not None for pid in pids)
 
     @property
     def is_unsettled(self) -> bool:

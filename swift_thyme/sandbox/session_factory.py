@@ -76,7 +76,7 @@ class SessionFactory:
             OSError: An image cannot be read.
             ValueError: An image cannot be placed.
         """
-        session = self._spares.pop() if self._spares else await self._make()
+        session = self._spare() or await self._make()
         descriptors: list[int] = []
         opened: list[tuple[ImageInfo, int]] = []
         try:
@@ -94,6 +94,16 @@ class SessionFactory:
             for descriptor in descriptors:
                 os.close(descriptor)
         return session
+
+    def _spare(self) -> Session | None:
+        """Take a session that is ready, unless something ended one of its processes meanwhile."""
+        while self._spares:
+            session = self._spares.pop()
+            if session.is_whole:
+                return session
+            session.close()
+            session.remove_folder()
+        return None
 
     def fill_spares(self) -> None:
         """Begin to make the sessions that are kept ready."""

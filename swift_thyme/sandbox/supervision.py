@@ -158,11 +158,14 @@ class Supervisor:
         def watch() -> None:
             nonlocal watching
             problem = self._over_limit()
+            look = looks(runner.pid)
             if problem is not None:
                 end(*problem)
-            elif looks(runner.pid) is None and not over.done():
+            elif look is None and not over.done():
                 on_report()  # its last words
                 end(ExecutionStatus.KILLED, ENDED)
+            elif look is not None and look.is_stopped:
+                kill_quietly(runner.pid, signal.SIGCONT)  # something else stopped it, or it itself
             watching = loop.call_later(_WATCH_INTERVAL_S, watch)
 
         try:
