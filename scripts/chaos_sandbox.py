@@ -73,7 +73,7 @@ class Report:
     unexcused: list[str] = field(default_factory=list)
     latest_s: float = -LIMIT_S
     """The latest answer, in seconds after the limit of what was asked for."""
-    late: int = 0
+    late: list[str] = field(default_factory=list)
     """Answers after more than the limit and `SPARE_S`."""
     left: list[str] = field(default_factory=list)
 
@@ -144,14 +144,17 @@ class Seat:
     def __init__(self, number: int) -> None:
         self.number = number
         self.counts = {0}
-        """The values that its counter may have: two where its state may be a fresh one."""
+        """The values that its counter may have: several where its state may be an older one."""
+        self.count_before = 0
+        """The value that it had before the last block that succeeded."""
         self.is_hit = False
         self.has_a_name = False
         """Whether its processes can be told from those of others, which its first block does."""
 
     def start_over(self) -> None:
         """Take on a session that is about to be opened."""
-        self.counts, self.is_hit, self.has_a_name = {0}, False, False
+        self.counts, self.count_before = {0}, 0
+        self.is_hit = self.has_a_name = False
 
 
 class Chaos:
@@ -240,7 +243,8 @@ class Chaos:
         finally:
             took = time.monotonic() - start
             self.report.latest_s = max(self.report.latest_s, took - limit_s)
-            self.report.late += took > limit_s + SPARE_S
+            if took > limit_s + SPARE_S:
+                self.report.late.append(f"{asked.__qualname__} took {took:.1f} s")
 
     async def _block(self, session: SandboxSession, seat: Seat) -> bool:
         """Run one block; tell whether the session goes on."""
@@ -270,7 +274,7 @@ class Chaos:
         if status in ("killed", "timeout"):
             # A process that is stopped looks like a program that does not end.
             self._excuse(seat, status, f"ended with {status}: {result.error}")
-            seat.counts |= {0}
+            seat.counts |= {0, seat.count_before}
             return
         printed = result.stdout.split("\n")[0]
         expected = {str(count + 1) for count in seat.counts}
@@ -280,6 +284,7 @@ class Chaos:
             text = f"{kind}: {status} {result.stdout!r} {images} {result.error}"
             self.report.wrong.append(f"{text[:200]}, counts {seat.counts}, hit {seat.is_hit}")
         if printed.isdigit():
+            seat.count_before = int(printed) - 1
             seat.counts = {int(printed) - (kind == "undone")}
 
 
@@ -291,9 +296,9 @@ def show(report: Report) -> None:
     console.print(f"sessions that were hit: {excused or 'nothing happened to them'}")
     console.print(
         f"wrong results {len(report.wrong)}, losses without a hit {len(report.unexcused)}, "
-        f"late answers {report.late}, the latest {report.latest_s:.2f} s after its limit"
+        f"late answers {len(report.late)}, the latest {report.latest_s:.2f} s after its limit"
     )
-    for line in [*report.wrong[:10], *report.unexcused[:10]]:
+    for line in [*report.wrong[:10], *report.unexcused[:10], *report.late[:10]]:
         console.print(f"  {line}", markup=False)
     console.print(f"left behind: {', '.join(report.left[:10]) or 'nothing'}", markup=False)
 

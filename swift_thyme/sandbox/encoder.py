@@ -249,7 +249,10 @@ class _Encoder:
     def _find(self, request: FindImages) -> ImagesFound:
         time_left = _Time(time.monotonic() + request.budget_s)
         settings = self._config.settings
-        changed = self._view.changed()[: changed_limit(settings)]
+        if request.changed is None:
+            changed = self._view.changed()[: changed_limit(settings)]
+        else:
+            changed = list(request.changed)
         hints = Hints(request.saved, request.aliases)
         found = find_paths(request.text, hints, changed, request.inputs, self._config)
         images: list[FoundImage] = []

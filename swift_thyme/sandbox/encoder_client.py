@@ -22,7 +22,7 @@ from swift_thyme.sandbox.messages import (
 from swift_thyme.sandbox.processes import descendants, kill_quietly
 from swift_thyme.sandbox.wire import WireError
 
-__all__ = ["EncoderBroken", "EncoderClient"]
+__all__ = ["EncoderBroken", "EncoderClient", "EncoderGone"]
 
 _START_TIMEOUT_S = 10.0
 _GRACE_S = 0.15
@@ -36,6 +36,10 @@ class EncoderBroken(Exception):
     """The encoder is gone, does not answer, or says what cannot be."""
 
 
+class EncoderGone(EncoderBroken):
+    """The encoder ended: an image ended it, or something from outside."""
+
+
 class _Answer:
     """What the encoder answers to one request."""
 
@@ -46,7 +50,7 @@ class _Answer:
     def add(self, data: bytes | memoryview) -> None:
         """Take in bytes; none means that there will be no more."""
         if not data:
-            self.fail(WireError("the encoder is gone"))
+            self.fail(ConnectionResetError("the encoder is gone"))
         try:
             for frame in self._reader.feed(data):
                 if not self.frame.done():
@@ -210,5 +214,7 @@ def _as_broken() -> Iterator[None]:
     """Make one error of all that a broken encoder can cause."""
     try:
         yield
+    except ConnectionError as error:
+        raise EncoderGone(str(error)) from error
     except (WireError, OSError, asyncio.TimeoutError) as error:
         raise EncoderBroken(str(error) or type(error).__name__) from error

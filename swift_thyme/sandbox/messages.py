@@ -374,6 +374,10 @@ class FindImages(Message):
     inputs: Inputs
     budget_s: Annotated[float, wire.number(0, 3600)]
     """Seconds for all of them together; those that are not begun by then are refused."""
+    changed: Annotated[tuple[str, ...] | None, wire.maybe(wire.many(_SHOWN_PATH, MAX_CHANGED))] = (
+        None
+    )
+    """Files that the block made or changed; None where the encoder has to look for itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ from swift_thyme.sandbox.wire import WireError
 __all__ = ["Runner", "RunnerChain"]
 
 _LOOK_EVERY_S = 0.1
+_ONE_LOST = (
+    "the block before this one ended its process when its names were to be kept: they are lost"
+)
+_ALL_LOST = "earlier blocks interfered with the process that keeps their names: they are lost"
 
 
 class Runner:
@@ -58,6 +62,7 @@ class RunnerChain:
         runner: The runner that runs the next block.
         checkpoint: The one that holds the state from before the last block; None before the first
             block was committed.
+        lost: What the next block is to be told of state that could not be kept.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class RunnerChain:
         self._encoder = encoder
         self.runner = Runner()
         self.checkpoint: Runner | None = None
+        self.lost: str | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -125,9 +131,10 @@ class RunnerChain:
         self._check_frozen(committed)
         successor = await self._hand_over(committed, hurry)
         if successor is None:
-            # Only code that took our own process over gets here: its report was a forgery, and
-            # the state from before it is still there.
+            # Code that took our own process over, most likely: its report was a forgery, and the
+            # state from before it is still there.
             await self.roll_back(mapped)
+            self.lost = _ONE_LOST if self.lost is None else self.lost
             return
         previous, self.checkpoint, self.runner = self.checkpoint, committed, successor
         if previous is not None:
@@ -161,6 +168,7 @@ class RunnerChain:
                 return
             self.checkpoint.end()
             self.checkpoint = None
+            self.lost = _ALL_LOST
             await self._end_all_but({self._encoder.pid})
         self.runner = Runner()
         await self.start_runner()
@@ -235,7 +243,8 @@ class RunnerChain:
                 is_new = datagram.pid not in (0, runner.pid, *known)
             except asyncio.TimeoutError:
                 if not patience.is_over():
-                    kill_quietly(runner.pid, signal.SIGCONT)  # something else may stop it
+                    for pid in {*descendants(self._keeper.pid)} - known:
+                        kill_quietly(pid, signal.SIGCONT)  # something else may have stopped it
                     continue
                 is_new = False
             except (Closed, WireError):

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import shutil
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus
 from swift_thyme.sandbox.accelerations import Acceleration
-from swift_thyme.sandbox.encoder_client import EncoderBroken, EncoderClient
+from swift_thyme.sandbox.encoder_client import EncoderBroken, EncoderClient, EncoderGone
 from swift_thyme.sandbox.keeper_client import KeeperClient, KeeperRefused, SessionLost
 from swift_thyme.sandbox.layers import write_maps
 from swift_thyme.sandbox.memory_group import MemoryGroups
@@ -204,8 +204,12 @@ class Session:
         self._supervisor.read_output(output)
         left_s = timeout_s - (time.monotonic() - started)
         result = await self._collect(ending, output, max(left_s, _LEAST_FOR_IMAGES_S))
+        lost, self._chain.lost = self._chain.lost, None
+        if lost is not None:
+            # It ran without what it may have built on, so it counts as failed.
+            result = replace(result, status=ExecutionStatus.KILLED, error=lost)
         self._unsettled = _Unsettled(result.ok, ending.report.maps)
-        return dataclasses.replace(result, duration_s=duration_s)
+        return replace(result, duration_s=duration_s)
 
     @property
     def is_whole(self) -> bool:
@@ -248,17 +252,14 @@ class Session:
         """Make the result: text, and images in order, for which there are `budget_s` seconds."""
         text = tidy_error(output.text(), self._config)
         hints = hints_from(ending.report, output)
+        request = FindImages(text, hints.saved, hints.aliases, self._images, budget_s)
         try:
-            found = await self._encoder.find(
-                FindImages(text, hints.saved, hints.aliases, self._images, budget_s)
-            )
+            found = await self._find_images(request)
         except EncoderBroken:
             # A broken encoder costs the images, not the session.
             await self._encoder.replace()
-            changed = await self._keeper.ask(
-                ListChanged(changed_limit(self._config.settings)), ChangedFiles
-            )
-            paths = find_paths(text, hints, list(changed.paths), self._images, self._config)
+            changed = list(await self._changed_files())
+            paths = find_paths(text, hints, changed, self._images, self._config)
             refused = "it cannot be decoded in the time of the block"
             found = ImagesFound(
                 tuple(FoundImage(s, e, shown_name(p), refused) for s, e, p in paths.places),
@@ -266,3 +267,26 @@ class Session:
             )
         error = None if ending.error is None else tidy_error(ending.error, self._config)
         return assemble(text, found, ending.report.repairs, ending.status, error)
+
+    async def _find_images(self, request: FindImages) -> ImagesFound:
+        """Let the encoder find the images of a block.
+
+        Where it ends, another one tries once more: something else may have ended it, and an image
+        that ends encoders ends that one too.
+
+        Raises:
+            EncoderBroken: It cannot.
+        """
+        began = time.monotonic()
+        try:
+            return await self._encoder.find(request)
+        except EncoderGone:
+            await self._encoder.replace()
+            # A new encoder does not know which files were there before.
+            changed = await self._changed_files()
+            left_s = max(request.budget_s - (time.monotonic() - began), _LEAST_FOR_IMAGES_S)
+            return await self._encoder.find(replace(request, budget_s=left_s, changed=changed))
+
+    async def _changed_files(self) -> tuple[str, ...]:
+        limit = changed_limit(self._config.settings)
+        return (await self._keeper.ask(ListChanged(limit), ChangedFiles)).paths

@@ -30,6 +30,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from swift_thyme.core.errors import SandboxUnavailableError
+from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.sandbox import (
     ExecutionResult,
     InputImage,
@@ -294,6 +295,11 @@ class _Case:
 
     def _ask(self, session: SandboxSession, code: str, who: str) -> None:
         result = self._answer(session, code, who)
+        if who != "the neighbour" and result is not None and result.stdout == "42\n":
+            # An attack that cost its session the names of before: this block is told so, and the
+            # one after it runs as ever.
+            if result.status is ExecutionStatus.KILLED and str(result.error).endswith("are lost"):
+                result = self._answer(session, code, f"{who}, again")
         if result is not None and (result.stdout != "42\n" or not result.ok or result.images):
             text = f"{result.status.value} {result.stdout[:50]!r} {(result.error or '')[:60]}"
             self._broken.append(f"{who}: {text}")
