@@ -171,7 +171,7 @@ class Dispatcher:
             if worker.readers is not None:
                 worker.readers.drop_closed(worker.waiting.values())
             self._on_worker(worker, selectors.EVENT_READ)  # a loop may have no time for it
-            if worker.waiting and worker.wake():
+            if (worker.waiting or not worker.ready) and worker.wake():
                 logger.warning("sandbox worker %d was stopped, and goes on now", worker.number)
             late = any(request.deadline < now for request in worker.waiting.values())
             if late or (not worker.ready and worker.started + _START_TIMEOUT_S < now):

@@ -103,6 +103,8 @@ class _Keeper:
         os.chdir(self._config.folders.output)
         self._spawn_runner(runner)
         self._spawn_encoder(encoder)
+        for descriptor in (runner, encoder):
+            os.close(descriptor)  # so that the worker sees the end of whoever has the other one
         _tell(self._control, Finished())
         while True:
             message, descriptors = self._receive(KeeperOrder, Attach, ListChanged)
