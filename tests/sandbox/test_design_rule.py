@@ -20,7 +20,7 @@ from threading import Thread
 import pytest
 
 from tests.conftest import python_program
-from tests.sandbox.rule_programs import ROWS
+from tests.sandbox.rule_programs import ROWS, ROWS_OF_LAYERS
 from tests.sandbox.surroundings import ROOT, UNAVAILABLE, command_in, environment
 
 LONGEST_S = 180
@@ -107,12 +107,18 @@ class Rows:
                     continue
 
 
-def _kinds() -> list[object]:
-    slow = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if "docker" in kind]
-    return [*(kind for kind in KINDS if "docker" not in kind), *slow]
+def _cases() -> list[object]:
+    """Each program with each kind of layers that makes a difference to it."""
+    cases = []
+    for kind in KINDS:
+        rows = ROWS_OF_LAYERS if kind.startswith("docker") else ROWS
+        # Programs take minutes for their limits and pauses; the first kind is that of most hosts.
+        marks = () if kind == "all layers" else (pytest.mark.ci,)
+        cases += [pytest.param(kind, name, marks=marks) for name in rows]
+    return cases
 
 
-@pytest.fixture(scope="module", params=_kinds())
+@pytest.fixture(scope="module")
 def drivers(request: pytest.FixtureRequest) -> Iterator[list[Rows]]:
     """The driver of a surrounding, in a list so that a test can put a new one in its place."""
     surrounding, options = KINDS[request.param]
@@ -121,8 +127,9 @@ def drivers(request: pytest.FixtureRequest) -> Iterator[list[Rows]]:
     found[0].close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="programs make calls by number")
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(("drivers", "name"), _cases(), indirect=["drivers"], scope="module")
 def test_the_program_keeps_to_its_session(
     drivers: list[Rows], request: pytest.FixtureRequest, name: str
 ) -> None:

@@ -35,7 +35,7 @@ def test_the_page_holds_the_table() -> None:
     assert page(text) == text, "run python scripts/surroundings_table.py --write"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_layers_are_those_of_the_table(survey: tuple[str, dict[str, Any]]) -> None:
     name, found = survey
     expected = EXPECTED[name]
@@ -44,7 +44,7 @@ def test_the_layers_are_those_of_the_table(survey: tuple[str, dict[str, Any]]) -
     assert on == (expected.namespaces, expected.landlock, expected.seccomp, expected.user_id)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_auto_starts_or_says_in_one_line_what_to_do(survey: tuple[str, dict[str, Any]]) -> None:
     name, found = survey
     refused = found["refused"]
@@ -59,7 +59,7 @@ def test_auto_starts_or_says_in_one_line_what_to_do(survey: tuple[str, dict[str,
     assert re.search(r"\b(allow|use|run|set|needs?|enable)\b", refused, re.IGNORECASE), refused
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_doctor_says_the_same(survey: tuple[str, dict[str, Any]]) -> None:
     name, found = survey
     by_subject = {one["subject"]: one for one in found["doctor"]}
@@ -71,7 +71,7 @@ def test_the_doctor_says_the_same(survey: tuple[str, dict[str, Any]]) -> None:
     assert all(one["advice"] for one in broken)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("promise", PROMISES)
 def test_the_promise_holds(survey: tuple[str, dict[str, Any]], promise: str) -> None:
     name, found = survey

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_program
+from tests.sandbox.surroundings import UnavailableError, run
 
 AS_NOBODY = """
 set -e
@@ -54,6 +55,19 @@ def test_an_ordinary_user_gets_every_layer_but_the_user_id(tmp_path: Path) -> No
         pytest.skip("this host lets not even root mount anything")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert f"{3 * len(PROGRAMS)} passed" in done.stdout
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="surroundings are built by call number")
+@pytest.mark.parametrize("surrounding", ["docker-root", "docker-user"])
+def test_hostile_programs_are_contained_in_a_container_without_namespaces(surrounding: str) -> None:
+    pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/sandbox/test_hostile.py")
+    try:
+        done = run(surrounding, python_program(*pytest_, "-k", "no and namespaces"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) > 126
 
 
 def test_a_python_below_tmp_is_seen_in_the_private_tmp(tmp_path: Path) -> None:
