@@ -235,13 +235,15 @@ class RunnerChain:
         other.close()
         kill_quietly(runner.pid, signal.SIGCONT)
         known = {self._encoder.pid, self._pid_of(self.checkpoint), self.runner.pid} - {runner.pid}
-        patience = Patience(self._keeper.pid, known)
+        patience: Patience | None = None
         while True:
             try:
                 datagram = await successor.channel.receive(_LOOK_EVERY_S)
                 decode_datagram(datagram.data, RunnerReady)
                 is_new = datagram.pid not in (0, runner.pid, *known)
             except asyncio.TimeoutError:
+                if patience is None:
+                    patience = Patience(self._keeper.pid, known)
                 if not patience.is_over():
                     for pid in {*descendants(self._keeper.pid)} - known:
                         kill_quietly(pid, signal.SIGCONT)  # something else may have stopped it

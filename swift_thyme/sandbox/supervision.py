@@ -182,7 +182,8 @@ class Supervisor:
         loop.add_reader(runner.channel.fileno(), on_report)
         try:
             ending = await over
-            if self._group is not None and self._group.has_ended_another():
+            killed = ending.status is ExecutionStatus.KILLED
+            if killed and self._group is not None and self._group.has_ended_another():
                 return Ending(ExecutionStatus.MEMORY, self._too_much_memory(), ending.report)
             return ending
         finally:

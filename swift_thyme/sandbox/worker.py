@@ -276,15 +276,20 @@ class _Worker:
         if not session.is_unsettled:
             return 0.0
         began = time.monotonic()
-        settling = asyncio.ensure_future(session.settle(hurry=True))
-        done, _ = await asyncio.wait([settling], timeout=_SETTLE_ALONE_S)
-        if not done:
+        is_alone = False
+
+        def let_others_begin() -> None:
+            nonlocal is_alone
+            is_alone = True
             self._end_block()
-            try:
-                await asyncio.wait([settling])
-            finally:
+
+        timer = asyncio.get_running_loop().call_later(_SETTLE_ALONE_S, let_others_begin)
+        try:
+            await session.settle(hurry=True)
+        finally:
+            timer.cancel()
+            if is_alone:
                 self._count_block()
-        await settling
         return time.monotonic() - began
 
     def _end_block(self) -> None:

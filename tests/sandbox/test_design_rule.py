@@ -20,7 +20,7 @@ from threading import Thread
 import pytest
 
 from tests.conftest import python_program
-from tests.sandbox.rule_programs import ROWS, ROWS_OF_LAYERS
+from tests.sandbox.rule_programs import ROWS, ROWS_OF_LAYERS, ROWS_OF_RIGHTS
 from tests.sandbox.surroundings import ROOT, UNAVAILABLE, command_in, environment
 
 LONGEST_S = 180
@@ -32,6 +32,13 @@ KINDS = {
     "docker as root": ("docker-root", ()),
     "docker as a user": ("docker-user", ()),
 }
+PROGRAMS = {
+    "all layers": ROWS,
+    "no namespaces": ROWS_OF_LAYERS,
+    "docker as root": ROWS_OF_RIGHTS,
+    "docker as a user": ROWS_OF_LAYERS,
+}
+"""Programs for which it makes a difference; each takes seconds for its limits and pauses."""
 
 
 class Rows:
@@ -111,10 +118,8 @@ def _cases() -> list[object]:
     """Each program with each kind of layers that makes a difference to it."""
     cases = []
     for kind in KINDS:
-        rows = ROWS_OF_LAYERS if kind.startswith("docker") else ROWS
-        # Programs take minutes for their limits and pauses; the first kind is that of most hosts.
         marks = () if kind == "all layers" else (pytest.mark.ci,)
-        cases += [pytest.param(kind, name, marks=marks) for name in rows]
+        cases += [pytest.param(kind, name, marks=marks) for name in PROGRAMS[kind]]
     return cases
 
 

@@ -13,12 +13,12 @@ from tests.sandbox.rule_programs import (  # isort: skip
     states,
 )
 
+ROWS_OF_RIGHTS: dict[str, Row] = {**processes.ROWS, **files.ROWS, **memory.ROWS}
+"""Programs whose end depends on what a user may do."""
 ROWS_OF_LAYERS: dict[str, Row] = {
+    **ROWS_OF_RIGHTS,
     **messages.ROWS,
     **states.ROWS,
-    **processes.ROWS,
-    **files.ROWS,
-    **memory.ROWS,
     **secrets.ROWS,
 }
 """Programs whose end depends on the layers that there are."""
