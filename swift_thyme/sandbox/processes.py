@@ -114,7 +114,7 @@ def is_stopped(pid: int) -> bool:
     return look is not None and look.is_stopped
 
 
-def kill_round(root: int, keep: Collection[int], insist: bool) -> bool:
+def kill_round(root: int, keep: Collection[int], insist: bool) -> tuple[bool, list[int]]:
     """Stop, and once all are stopped kill, the descendants of a process but those in `keep`.
 
     All are stopped before any is killed: a stopped process still counts towards the process
@@ -126,33 +126,40 @@ def kill_round(root: int, keep: Collection[int], insist: bool) -> bool:
         insist: Kill even while new ones appear.
 
     Returns:
-        True where none is left.
+        Whether there was none, and those that were killed.
     """
     states = {pid: _state(pid) for pid in descendants(root) if pid not in keep}
     alive = [pid for pid, state in states.items() if state not in (b"Z", b"X")]
     running = [pid for pid in alive if states[pid] not in (b"T", b"t")]
     for pid in running:
         kill_quietly(pid, signal.SIGSTOP)
-    if not running or insist:
-        for pid in alive:
-            kill_quietly(pid)
-    return not alive
+    killed = alive if not running or insist else []
+    for pid in killed:
+        kill_quietly(pid)
+    return not alive, killed
 
 
 def kill_tree(root: int) -> None:
-    """Kill all descendants of a process; give up after some seconds."""
+    """Kill all descendants of a process and wait for their end; give up after some seconds."""
     for attempt in range(_MAX_ROUNDS):
-        if kill_round(root, (), insist=attempt > _MAX_ROUNDS // 2):
+        if kill_round(root, (), insist=attempt > _MAX_ROUNDS // 2)[0]:
             return
         time.sleep(_PAUSE_S)
 
 
 async def kill_tree_async(root: int, keep: Collection[int]) -> bool:
-    """Kill all descendants but those in `keep`; False where some could not be killed."""
+    """Kill all descendants but those in `keep`; False where some could not be killed.
+
+    Where this returns they may still be dying, which takes long for one that holds much of the
+    kernel's memory. They were stopped before, so they execute nothing any more.
+    """
+    dying = set(keep)
     for attempt in range(_MAX_ROUNDS):
-        if kill_round(root, keep, insist=attempt > _MAX_ROUNDS // 2):
+        none_left, killed = kill_round(root, dying, insist=attempt > _MAX_ROUNDS // 2)
+        if none_left:
             return True
-        if attempt:
+        dying.update(killed)
+        if attempt and not killed:
             await asyncio.sleep(_PAUSE_S)
     return False
 
