@@ -60,6 +60,7 @@ __all__ = ["Session"]
 
 MIB = 1024 * 1024
 _MAX_CODE_BYTES = 96 * 1024
+_ENCODER_TRIES = 4
 _LEAST_FOR_IMAGES_S = 0.2
 """Seconds that the images of a block get that used up its time."""
 
@@ -271,21 +272,23 @@ class Session:
     async def _find_images(self, request: FindImages) -> ImagesFound:
         """Let the encoder find the images of a block.
 
-        Where it ends, another one tries once more: something else may have ended it, and an image
-        that ends encoders ends that one too.
+        Where it ends, another one tries again: something else may have ended it, and an image that
+        ends encoders ends those too.
 
         Raises:
             EncoderBroken: It cannot.
         """
-        began = time.monotonic()
-        try:
-            return await self._encoder.find(request)
-        except EncoderGone:
-            await self._encoder.replace()
-            # A new encoder does not know which files were there before.
-            changed = await self._changed_files()
-            left_s = max(request.budget_s - (time.monotonic() - began), _LEAST_FOR_IMAGES_S)
-            return await self._encoder.find(replace(request, budget_s=left_s, changed=changed))
+        end = time.monotonic() + request.budget_s
+        for _ in range(_ENCODER_TRIES - 1):
+            try:
+                return await self._encoder.find(request)
+            except EncoderGone:
+                await self._encoder.replace()
+                # A new encoder does not know which files were there before.
+                changed = await self._changed_files()
+                left_s = max(end - time.monotonic(), _LEAST_FOR_IMAGES_S)
+                request = replace(request, budget_s=left_s, changed=changed)
+        return await self._encoder.find(request)
 
     async def _changed_files(self) -> tuple[str, ...]:
         limit = changed_limit(self._config.settings)

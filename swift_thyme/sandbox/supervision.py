@@ -15,7 +15,7 @@ from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.sandbox.channel import Closed
 from swift_thyme.sandbox.encoder_client import EncoderClient
 from swift_thyme.sandbox.file_walk import disk_use
-from swift_thyme.sandbox.keeper_client import KeeperClient, SessionLost
+from swift_thyme.sandbox.keeper_client import KeeperClient
 from swift_thyme.sandbox.memory_group import MemoryGroup
 from swift_thyme.sandbox.message_codec import decode_datagram
 from swift_thyme.sandbox.messages import BlockReport, ErrorKind
@@ -171,9 +171,8 @@ class Supervisor:
         try:
             # Sent while it still is stopped, so that it wakes up once.
             runner.channel.send_encoded(request)
-        except Closed as error:
-            # It was frozen: nothing that the code did before can have ended it.
-            raise SessionLost("a session's process is gone") from error
+        except Closed:
+            return Ending(ExecutionStatus.KILLED, ENDED, NO_REPORT)
         kill_quietly(runner.pid, signal.SIGCONT)
         late = f"the code ran longer than {timeout_s:.3g} s and was stopped"
         timer = loop.call_later(timeout_s, end, ExecutionStatus.TIMEOUT, late)

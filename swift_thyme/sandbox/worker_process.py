@@ -18,7 +18,7 @@ from swift_thyme.sandbox.frames import Frame, FrameReader, Inbox
 from swift_thyme.sandbox.loop_readers import LoopReaders
 from swift_thyme.sandbox.message_codec import Message, encode_frame
 from swift_thyme.sandbox.process_environment import worker_environment
-from swift_thyme.sandbox.processes import is_stopped
+from swift_thyme.sandbox.processes import descendants, is_stopped, kill_quietly
 from swift_thyme.sandbox.requests import Request
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings, local_rank
 
@@ -140,11 +140,15 @@ class WorkerProcess:
         return self._frames.feed(data)
 
     def wake(self) -> bool:
-        """Let the worker go on where something stopped it; tell whether that was so."""
-        if not is_stopped(self.process.pid):
-            return False
-        self.process.send_signal(signal.SIGCONT)
-        return True
+        """Let the worker go on where something stopped it; tell whether that was so.
+
+        One that starts waits for children that try what this host offers.
+        """
+        pids = [self.process.pid, *(() if self.ready else descendants(self.process.pid))]
+        stopped = [pid for pid in pids if is_stopped(pid)]
+        for pid in stopped:
+            kill_quietly(pid, signal.SIGCONT)
+        return bool(stopped)
 
     def fail(self) -> None:
         """Expect nothing more of it."""
