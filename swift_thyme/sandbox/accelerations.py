@@ -35,7 +35,7 @@ class Acceleration(str, Enum):
     ENCODER_REHEARSAL = "encoder_rehearsal"
     """Do the same in a new encoder."""
     EARLY_FAULTS = "early_faults"
-    """Take the page faults of a worker after it forked before the next request."""
+    """Take the page faults of the template after it forked before the next request."""
     LARGE_FIRST = "large_first"
     """Settle a block that used much memory before any other block of its worker begins."""
     HUGE_PAGES = "huge_pages"

@@ -1,6 +1,6 @@
 """What a process of a session gives up before it touches anything that a model made.
 
-Every process here is forked from the worker, never from the trainer. The order matters: limits
+Every process here is forked from the template, never from the trainer. The order matters: limits
 and capabilities first, Landlock next, the system call filter last.
 """
 

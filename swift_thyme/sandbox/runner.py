@@ -100,7 +100,7 @@ def runner_main(
 
 
 def _reset_interpreter() -> None:
-    """Make this fork of the worker look like a Python that just started."""
+    """Make this fork of the template look like a Python that just started."""
     # Each session draws its own random numbers, as separate Python processes would.
     random.seed()
     numpy = sys.modules.get("numpy")
