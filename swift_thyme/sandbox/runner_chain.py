@@ -25,6 +25,7 @@ from swift_thyme.sandbox.wire import WireError
 __all__ = ["Runner", "RunnerChain"]
 
 _LOOK_EVERY_S = 0.1
+_HAND_OVERS = 2
 _ONE_LOST = (
     "the block before this one ended its process when its names were to be kept: they are lost"
 )
@@ -130,14 +131,15 @@ class RunnerChain:
         committed = self.runner
         # It can have ended after its report and before it was frozen, which is the code's doing.
         is_there = looks(committed.pid) is not None
-        successor = await self._hand_over(committed, hurry) if is_there else None
-        if successor is None:
+        pair = await self._hand_over(committed, hurry) if is_there else None
+        if pair is None:
             # Code that took our own process over, most likely: its report was a forgery, and the
             # state from before it is still there.
             await self.roll_back(mapped)
             self.lost = _ONE_LOST if self.lost is None else self.lost
             return
-        previous, self.checkpoint, self.runner = self.checkpoint, committed, successor
+        previous = self.checkpoint
+        self.checkpoint, self.runner = pair
         if previous is not None:
             previous.end()
         await self._end_others()
@@ -162,9 +164,9 @@ class RunnerChain:
         await self._keeper.order(KeeperAction.RESTORE_FILES, mapped)
         await self._encoder.rebase()
         if self.checkpoint is not None:
-            successor = await self._hand_over(self.checkpoint, hurry=False)
-            if successor is not None:
-                self.runner = successor
+            pair = await self._hand_over(self.checkpoint, hurry=False)
+            if pair is not None:
+                self.checkpoint, self.runner = pair
                 await self._end_others()
                 return
             self.checkpoint.end()
@@ -219,12 +221,38 @@ class RunnerChain:
         if not await kill_tree_async(self._keeper.pid, keep):
             raise SessionLost("the code's processes could not be stopped")
 
-    async def _hand_over(self, runner: Runner, hurry: bool) -> Runner | None:
+    async def _hand_over(self, runner: Runner, hurry: bool) -> tuple[Runner, Runner] | None:
         """Let a frozen runner fork, and freeze it and its successor.
 
         Returns:
-            The successor; None where code of the model keeps it from that.
+            The one that holds the state and the one that runs the next block; None where code of
+            the model keeps it from that.
         """
+        for _ in range(_HAND_OVERS):
+            successor = await self._fork(runner, hurry)
+            if successor is None or await self._is_frozen(runner):
+                return None if successor is None else (runner, successor)
+            # Code can set a limit of processor time that ends it right after the fork. The
+            # successor has the same state, and has used no time yet.
+            runner.end()
+            runner = successor
+        runner.end()
+        return None
+
+    @staticmethod
+    async def _is_frozen(runner: Runner) -> bool:
+        """Wait until a process that was stopped is, and tell whether it still lives."""
+        deadline = time.monotonic() + _LOOK_EVERY_S
+        while True:
+            look = looks(runner.pid)
+            if look is None:
+                return False
+            if look.is_stopped or time.monotonic() > deadline:
+                return True
+            await asyncio.sleep(0)
+
+    async def _fork(self, runner: Runner, hurry: bool) -> Runner | None:
+        """Let a frozen runner fork once; return its successor, frozen too, if there is one."""
         successor = Runner()
         other = successor.channel.other
         try:
@@ -264,7 +292,7 @@ class RunnerChain:
     def _check_frozen(self, runner: Runner) -> None:
         """Raise SessionLost where a frozen process is dead and the session's code is not to blame.
 
-        Code can neither run in it nor signal it, only use up the memory of its session.
+        Code can neither run in it nor have it signalled, only use up the memory of its session.
         """
         over_memory = self._group is not None and self._group.has_ended_one()
         if looks(runner.pid) is None and not over_memory:

@@ -4,12 +4,18 @@ The filter is an allow list. Starting other programs, sockets, mounts, namespace
 of other processes, keys, io_uring, System V and POSIX queues, anonymous memory files and changes
 to other processes are refused with EPERM, calls newer than the list with ENOSYS, which libraries
 know how to handle. A call for another architecture kills the process.
+
+A process that is frozen between two blocks must neither wake up nor end. So everything is refused
+that lets the kernel send SIGCONT or SIGKILL later: timers with a signal of choice, leases, children
+with another exit signal than SIGCHLD, and process groups, whose stopped members the kernel wakes
+when the group is orphaned.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
+import signal
 import struct
 from collections.abc import Iterable
 
@@ -33,7 +39,7 @@ fchdir 81 50; rename 82 -1; mkdir 83 -1; rmdir 84 -1; creat 85 -1; link 86 -1; u
 symlink 88 -1; readlink 89 -1; chmod 90 -1; fchmod 91 52; chown 92 -1; fchown 93 55;
 lchown 94 -1; umask 95 166; gettimeofday 96 169; getrlimit 97 163; getrusage 98 165;
 sysinfo 99 179; times 100 153; getuid 102 174; getgid 104 176; geteuid 107 175;
-getegid 108 177; setpgid 109 154; getppid 110 173; getpgrp 111 -1; setsid 112 157;
+getegid 108 177; getppid 110 173; getpgrp 111 -1;
 getgroups 115 158; getresuid 118 148; getresgid 120 150; getpgid 121 155; getsid 124 156;
 capget 125 90; rt_sigpending 127 136; rt_sigtimedwait 128 137; rt_sigsuspend 130 133;
 sigaltstack 131 132; utime 132 -1; statfs 137 43; fstatfs 138 44; getpriority 140 141;
@@ -42,8 +48,7 @@ sched_get_priority_min 147 126; sched_rr_get_interval 148 127; mlock 149 228; mu
 arch_prctl 158 -1; gettid 186 178; readahead 187 213; getxattr 191 8; lgetxattr 192 9;
 fgetxattr 193 10; listxattr 194 11; llistxattr 195 12; flistxattr 196 13; time 201 -1;
 futex 202 98; sched_getaffinity 204 123; epoll_create 213 -1; getdents64 217 61;
-set_tid_address 218 96; restart_syscall 219 128; fadvise64 221 223; timer_create 222 107;
-timer_settime 223 110; timer_gettime 224 108; timer_getoverrun 225 109; timer_delete 226 111;
+set_tid_address 218 96; restart_syscall 219 128; fadvise64 221 223;
 clock_gettime 228 113; clock_getres 229 114; clock_nanosleep 230 115; exit_group 231 94;
 epoll_wait 232 -1; epoll_ctl 233 21; utimes 235 -1; get_mempolicy 239 236; waitid 247 95;
 openat 257 56; mkdirat 258 34; fchownat 260 54; futimesat 261 -1; newfstatat 262 79;
@@ -85,6 +90,7 @@ _FIRST_MODERN_CALL = 424
 
 _NAMESPACE_FLAGS = 0x00000080 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000
 _NAMESPACE_FLAGS |= 0x40000000 | linux.CLONE_NEWNS
+_EXIT_SIGNAL = 0xFF
 
 # What isatty, non-blocking pipes and FIONREAD need.
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -94,9 +100,9 @@ _PRCTLS = (3, 7, 15, 16, 21, 23, 27, 29, 30, 39, 41, 42, 47, 0x53564D41)
 # makes.
 _START_PRCTLS = (4, 24, 38)
 _CAPSET = (126, 91)
-# F_SETOWN and F_SETOWN_EX direct signals at other processes; F_SETPIPE_SZ takes of the memory that
-# all pipes of a user share.
-_FCNTLS_REFUSED = (8, 15, 1031)
+# F_SETOWN and F_SETOWN_EX direct signals at other processes; F_SETSIG, F_SETLEASE and F_NOTIFY let
+# the kernel send any signal later; F_SETPIPE_SZ takes of the memory that all pipes of a user share.
+_FCNTLS_REFUSED = (8, 15, 10, 1024, 1026, 1031)
 # SO_SNDBUF, SO_RCVBUF and those that are for the administrator: memory that counts nowhere else.
 _SOCKET_BUFFERS = (7, 8, 32, 33)
 _AF_UNIX = 1
@@ -171,11 +177,15 @@ def build_filter(allow_fork: bool, keep_metadata: bool, for_keeper: bool = False
     if not allow_fork:
         allowed = {k: v for k, v in allowed.items() if k not in ("fork", "vfork")}
     program = _prologue()
+    exit_signal = b"".join(_op(_JEQ, v, 0, 1) + _ret(_RET_ALLOW) for v in (0, signal.SIGCHLD))
     no_namespace = (
         _load_argument(0)
         + _op(_AND, _NAMESPACE_FLAGS if allow_fork else linux.CLONE_THREAD)
-        + _op(_JEQ, 0 if allow_fork else linux.CLONE_THREAD, 0, 1)
-        + _ret(_RET_ALLOW)
+        + _op(_JEQ, 0 if allow_fork else linux.CLONE_THREAD, 1, 0)
+        + _refuse(errno.EPERM)
+        + _load_argument(0)
+        + _op(_AND, _EXIT_SIGNAL)
+        + exit_signal
         + _refuse(errno.EPERM)
     )
     for number in ignored:

@@ -20,6 +20,29 @@ def _gone_back_to(act: str) -> str:
         inside.when_gone_back_to(act)
         {_GO_BACK.lstrip()}"""
 
+_TIMER = """
+        import ctypes, struct
+        libc, timer = ctypes.CDLL(None), ctypes.c_void_p()
+        event = ctypes.create_string_buffer(struct.pack("qii", 0, {signal}, 0), 64)
+        libc.timer_create(1, event, ctypes.byref(timer))
+        libc.timer_settime(timer, 0, struct.pack("4l", 0, 100000000, 0, 200000000), None)
+        """
+_BEATS = """
+        import ctypes, os, signal, threading, time
+        beats = []
+        def beat():
+            while True:
+                beats.append(0)
+                time.sleep(0.01)
+        threading.Thread(target=beat, daemon=True).start()
+        """
+_BEATS_ON = """
+        # ----- next block
+        1 / 0
+        # ----- next block
+        print("RAN ON" if len(beats) > 12 else "nothing ran")
+        """
+"""A thread lives on in the process to go back to alone, where it must not run."""
 
 ROWS = {
     "state_that_loops_when_gone_back_to": Row(
@@ -136,6 +159,72 @@ ROWS = {
         1 / 0
         """,
         pause_s=0.4,
+    ),
+    "state_killed_by_a_timer_with_a_signal_of_choice": Row(
+        _TIMER.format(signal=9)
+        + """
+        # ----- next block
+        1 / 0
+        # ----- next block
+        print("third")
+        """,
+        ends=("ok", "error", "ok"),
+        pause_s=0.6,
+    ),
+    "state_woken_by_a_timer_with_a_signal_of_choice": Row(
+        _BEATS + _TIMER.format(signal=18) + _BEATS_ON, pause_s=0.8
+    ),
+    "state_killed_by_the_end_of_a_child": Row(
+        """
+        import ctypes, time
+        if ctypes.CDLL(None).syscall(56, 9, 0, 0, 0, 0) == 0:
+            time.sleep(60)
+        # ----- next block
+        1 / 0
+        # ----- next block
+        print("third")
+        """,
+        ends=("ok", "error", "ok"),
+        pause_s=0.4,
+    ),
+    "state_woken_by_the_end_of_a_child": Row(
+        _BEATS
+        + """
+        def fork():
+            if ctypes.CDLL(None).syscall(56, 18, 0, 0, 0, 0) == 0: time.sleep(60)
+        inside.end_and(fork)
+        """
+        + _BEATS_ON,
+        pause_s=0.8,
+    ),
+    "state_woken_as_an_orphan": Row(
+        """
+        import os
+        try: os.setsid()
+        except OSError: pass
+        # ----- next block
+        """
+        + _BEATS
+        + """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try: os.setpgid(0, 0)
+        except OSError: pass
+        """
+        + _BEATS_ON,
+        pause_s=0.8,
+    ),
+    "state_woken_by_a_lease": Row(
+        _BEATS
+        + """
+        import fcntl
+        open("/tmp/a", "w").write("a")
+        kept = open("/tmp/a")
+        for order, value in ((10, 18), (1024, 0)):
+            try: fcntl.fcntl(kept, order, value)
+            except OSError: pass
+        """
+        + _BEATS_ON,
+        pause_s=0.8,
     ),
     "child_handler_ends_every_fork": Row(
         """
