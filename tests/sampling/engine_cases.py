@@ -98,7 +98,7 @@ class Sampler:
 
     def sample(self, requests: list[dict], n: int = 1, **config: Any) -> list[Any]:
         """Return the choices of all requests."""
-        torch.manual_seed(0)
+        torch.manual_seed(2)
         config = {"max_tokens": 200, "stop": STOP, **PLAIN, **config}
         request = RequestConfig(n=n, return_details=True, logprobs=self.kind == "vllm", **config)
         outputs = self.engine.infer(requests, request, use_tqdm=False)
@@ -215,6 +215,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in (arguments.data / "rl.jsonl").read_text().splitlines()]
+    for row in rows:
+        # Prompts name the picture's path, and what is drawn depends on every token of a prompt.
+        for message in row["messages"]:
+            message["content"] = message["content"].replace(str(arguments.data), "/data")
     sampler = Sampler(arguments.engine)
     many = [rows[i % len(rows)] for i in range(N_COMPLETIONS)]
     requests = [as_request(row) for row in many]
