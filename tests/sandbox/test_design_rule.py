@@ -14,6 +14,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future
 from queue import Empty, Queue
 from threading import Thread
 
@@ -21,10 +22,17 @@ import pytest
 
 from tests.conftest import python_program
 from tests.sandbox.rule_programs import ROWS, ROWS_OF_LAYERS, ROWS_OF_RIGHTS
-from tests.sandbox.surroundings import ROOT, UNAVAILABLE, command_in, environment
+from tests.sandbox.surroundings import (
+    ROOT,
+    UNAVAILABLE,
+    UnavailableError,
+    command_in,
+    environment,
+)
 
 LONGEST_S = 180
 """After this a row, which takes seconds, is taken for hanging."""
+DRIVERS = 2
 
 KINDS = {
     "all layers": ("host-root", ()),
@@ -43,7 +51,7 @@ PROGRAMS = {
 """Programs for which it makes a difference; each takes seconds for its limits and pauses."""
 
 
-class Rows:
+class Driver:
     """A driver in a surrounding that runs one row after the other."""
 
     def __init__(self, surrounding: str, options: tuple[str, ...]) -> None:
@@ -83,7 +91,11 @@ class Rows:
         return self._process.poll() is None
 
     def run(self, name: str) -> list[str]:
-        """Return what a row broke."""
+        """Return what a row broke.
+
+        Raises:
+            UnavailableError: The surrounding cannot be built here.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{name}\n")
@@ -99,7 +111,7 @@ class Rows:
             return broken
         self.close()
         if self._process.returncode == UNAVAILABLE:
-            pytest.skip(self._said.strip()[-300:])
+            raise UnavailableError(self._said.strip()[-300:])
         return [f"the driver ended with {self._process.returncode}: {self._said[-600:]}"]
 
     def close(self) -> None:
@@ -116,6 +128,50 @@ class Rows:
                     continue
 
 
+class Runs:
+    """The rows of one kind, run by some drivers side by side: a row waits most of its time."""
+
+    def __init__(self, kind: str, names: list[str]) -> None:
+        self._kind = kind
+        self._names: Queue[str] = Queue()
+        self._found: dict[str, Future[list[str]]] = {name: Future() for name in names}
+        for name in names:
+            self._names.put(name)
+        self._ended = False
+        self._threads = [Thread(target=self._work) for _ in range(DRIVERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        driver: Driver | None = None
+        while not self._ended:
+            try:
+                name = self._names.get_nowait()
+            except Empty:
+                break
+            if driver is None or not driver.is_running:
+                driver = Driver(*KINDS[self._kind])
+            try:
+                self._found[name].set_result(driver.run(name))
+            except UnavailableError as error:
+                self._found[name].set_exception(error)
+        if driver is not None:
+            driver.close()
+
+    def result(self, name: str) -> list[str]:
+        """Return what a row broke, once it is known."""
+        try:
+            return self._found[name].result(len(self._found) * LONGEST_S)
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+    def close(self) -> None:
+        """Wait for the rows that run, and leave out the others."""
+        self._ended = True
+        for thread in self._threads:
+            thread.join()
+
+
 def _cases() -> list[object]:
     """Each program with each kind of layers that makes a difference to it."""
     cases = []
@@ -126,24 +182,24 @@ def _cases() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def drivers(request: pytest.FixtureRequest) -> Iterator[list[Rows]]:
-    """The driver of a surrounding, in a list so that a test can put a new one in its place."""
-    surrounding, options = KINDS[request.param]
-    found = [Rows(surrounding, options)]
+def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
+    """The rows of a kind that this run of the tests selects."""
+    kind = request.param
+    found = Runs(kind, [n for k, n in map(_kind_and_name, request.session.items) if k == kind])
     yield found
-    found[0].close()
+    found.close()
+
+
+def _kind_and_name(item: pytest.Item) -> tuple[str, str]:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return params.get("runs", ""), params.get("name", "")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="programs make calls by number")
-@pytest.mark.parametrize(("drivers", "name"), _cases(), indirect=["drivers"], scope="module")
-def test_the_program_keeps_to_its_session(
-    drivers: list[Rows], request: pytest.FixtureRequest, name: str
-) -> None:
-    if not drivers[0].is_running:
-        kind = request.node.callspec.params["drivers"]
-        drivers[0] = Rows(*KINDS[kind])
-    assert drivers[0].run(name) == []
+@pytest.mark.parametrize(("runs", "name"), _cases(), indirect=["runs"], scope="module")
+def test_the_program_keeps_to_its_session(runs: Runs, name: str) -> None:
+    assert runs.result(name) == []
 
 
 def test_every_program_can_be_read() -> None:

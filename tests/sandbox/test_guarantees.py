@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,11 +15,28 @@ from tests.sandbox.rule_programs.guarantees import GUARANTEES
 from tests.sandbox.surroundings import SURROUNDINGS, UnavailableError, run
 
 
+def _survey(name: str) -> subprocess.CompletedProcess[str]:
+    return run(name, python_program("-m", "tests.sandbox.survey"))
+
+
+@pytest.fixture(scope="module")
+def surveys() -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """What the survey of each surrounding printed; two run side by side, they mostly wait."""
+    with ThreadPoolExecutor(2) as executor:
+        found = {name: executor.submit(_survey, name) for name in SURROUNDINGS}
+        yield found
+        for survey in found.values():
+            survey.cancel()
+
+
 @pytest.fixture(scope="module", params=list(SURROUNDINGS))
-def survey(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+def survey(
+    request: pytest.FixtureRequest,
+    surveys: dict[str, Future[subprocess.CompletedProcess[str]]],
+) -> tuple[str, dict[str, Any]]:
     """The name of a surrounding, and what the sandbox is in it."""
     try:
-        done = run(request.param, python_program("-m", "tests.sandbox.survey"))
+        done = surveys[request.param].result()
     except UnavailableError as error:
         pytest.skip(str(error))
     assert done.returncode == 0, done.stderr[-2000:]

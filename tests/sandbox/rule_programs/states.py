@@ -20,6 +20,7 @@ def _gone_back_to(act: str) -> str:
         inside.when_gone_back_to(act)
         {_GO_BACK.lstrip()}"""
 
+
 _TIMER = """
         import ctypes, struct
         libc, timer = ctypes.CDLL(None), ctypes.c_void_p()
