@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Protocol
+from typing import TypeVar
 
 from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.execution import ExecutionResult, InputImage
@@ -14,18 +15,21 @@ from swift_thyme.sandbox.messages import MAX_IMAGES
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS
 
-__all__ = ["BackendSession", "SandboxBackend", "check_images", "check_runs", "check_timeout"]
+__all__ = ["BackendSession", "SandboxBackend", "check_images", "check_timeout"]
 
 _MOST_TIMEOUT_S = 3600
+_Session = TypeVar("_Session", bound="BackendSession")
+_Backend = TypeVar("_Backend", bound="SandboxBackend")
 
 
-class BackendSession(Protocol):
+class BackendSession(ABC):
     """One trajectory's Python.
 
     Names, imports, functions and files of a block are there for the next one; a block that does
     not end with `ok` leaves everything as it was. Blocks run one after the other.
     """
 
+    @abstractmethod
     async def run(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
         """Run one block.
 
@@ -40,48 +44,46 @@ class BackendSession(Protocol):
             ValueError: The limit cannot be used.
         """
 
+    @abstractmethod
     def run_sync(self, code: str, timeout_s: float | None = None) -> ExecutionResult:
         """Do what `run` does, from code without an event loop."""
 
+    @abstractmethod
     async def close(self) -> None:
         """End the session and remove its files; may be called twice."""
 
+    @abstractmethod
     def close_sync(self) -> None:
         """Do what `close` does, from code without an event loop."""
 
+    @abstractmethod
     def close_later(self) -> Future[None]:
         """Begin to do what `close` does, and do not wait; the future is done when it is."""
 
-    async def __aenter__(self) -> BackendSession: ...
+    async def __aenter__(self: _Session) -> _Session:
+        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    def __enter__(self) -> BackendSession: ...
+    def __enter__(self: _Session) -> _Session:
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close_sync()
 
 
-class SandboxBackend(Protocol):
+class SandboxBackend(ABC):
     """Hands out sandboxed sessions.
 
     Safe to use from any thread and any event loop, and in a process forked from the one that made
     it: there it begins anew, without the sessions of the other.
     """
 
-    @property
-    def settings(self) -> SandboxSettings:
-        """Limits that the caller chose; a backend elsewhere has some of its own."""
+    settings: SandboxSettings
+    """Limits that the caller chose; a backend elsewhere has some of its own."""
 
+    @abstractmethod
     def start(self) -> None:
         """Wait until sessions can be opened.
 
@@ -95,10 +97,18 @@ class SandboxBackend(Protocol):
         Raises:
             SandboxUnavailableError: It does not run; the message says why.
         """
+        async with await self.open() as session:
+            result = await session.run("print(1 + 1)")
+        if result.stdout != "2\n":
+            raise SandboxUnavailableError(
+                f"print(1 + 1) ended with {result.status} in the sandbox: {result.error}"
+            )
 
+    @abstractmethod
     def close(self) -> None:
         """End all sessions; may be called twice."""
 
+    @abstractmethod
     async def open(self, images: Sequence[InputImage] = ()) -> BackendSession:
         """Open a session: an own Python state and own files, for one trajectory.
 
@@ -111,26 +121,23 @@ class SandboxBackend(Protocol):
                 are too many images.
         """
 
+    @abstractmethod
     def open_sync(self, images: Sequence[InputImage] = ()) -> BackendSession:
         """Do what `open` does, from code without an event loop."""
 
-    async def __aenter__(self) -> SandboxBackend: ...
+    async def __aenter__(self: _Backend) -> _Backend:
+        await asyncio.to_thread(self.start)
+        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
-    def __enter__(self) -> SandboxBackend: ...
+    def __enter__(self: _Backend) -> _Backend:
+        self.start()
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def check_images(images: Sequence[InputImage]) -> None:
@@ -162,17 +169,3 @@ def check_timeout(timeout_s: float | None, settings: SandboxSettings) -> float:
     if not 0 < limit_s <= _MOST_TIMEOUT_S:
         raise ValueError(f"timeout_s must lie between 0 and 3600 seconds, not {limit_s}")
     return limit_s
-
-
-async def check_runs(pool: SandboxBackend) -> None:
-    """Run a program, to know that programs run.
-
-    Raises:
-        SandboxUnavailableError: It does not run; the message says why.
-    """
-    async with await pool.open() as session:
-        result = await session.run("print(1 + 1)")
-    if result.stdout != "2\n":
-        raise SandboxUnavailableError(
-            f"print(1 + 1) ended with {result.status} in the sandbox: {result.error}"
-        )

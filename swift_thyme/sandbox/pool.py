@@ -9,12 +9,16 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
-from types import TracebackType
 
 from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.execution import ExecutionResult, InputImage
 from swift_thyme.sandbox.dispatch import Dispatcher, Seat
-from swift_thyme.sandbox.interface import check_images, check_runs, check_timeout
+from swift_thyme.sandbox.interface import (
+    BackendSession,
+    SandboxBackend,
+    check_images,
+    check_timeout,
+)
 from swift_thyme.sandbox.messages import MAX_CODE_CHARS, BlockDone, RunBlock
 from swift_thyme.sandbox.requests import Answer, Deliver, Request, complete, new_number
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -22,7 +26,7 @@ from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 __all__ = ["SandboxPool", "SandboxSession"]
 
 
-class SandboxPool:
+class SandboxPool(SandboxBackend):
     """Hands out sandboxed sessions.
 
     Cheap to make: workers start with the first session, by `start`, or by entering it as a
@@ -59,14 +63,6 @@ class SandboxPool:
         """
         self._running().start_all().result()
 
-    async def check(self) -> None:
-        """Run a program, to know that programs run.
-
-        Raises:
-            SandboxUnavailableError: It does not run; the message says why.
-        """
-        await check_runs(self)
-
     def close(self) -> None:
         """End all workers and sessions; may be called twice."""
         with self._lock:
@@ -74,30 +70,6 @@ class SandboxPool:
             dispatcher, self._dispatcher = self._dispatcher, None
         if dispatcher is not None and dispatcher.owner == os.getpid():
             dispatcher.close()
-
-    def __enter__(self) -> SandboxPool:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> SandboxPool:
-        await asyncio.wrap_future(self._running().start_all())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.close)
 
     async def open(self, images: Sequence[InputImage] = ()) -> SandboxSession:
         """Open a session: an own Python state and own files, for one trajectory.
@@ -125,7 +97,7 @@ class SandboxPool:
         return SandboxSession(dispatcher, seat)
 
 
-class SandboxSession:
+class SandboxSession(BackendSession):
     """One trajectory's Python; made by `SandboxPool.open`.
 
     Names, imports, functions and files of a block are there for the next one; a block that does
@@ -195,28 +167,6 @@ class SandboxSession:
                 self._closing = Future()
                 self._dispatcher.close_session(self._seat, self._closing)
         return self._closing
-
-    async def __aenter__(self) -> SandboxSession:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __enter__(self) -> SandboxSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close_sync()
 
     def _block(self, code: str, timeout_s: float | None, deliver: Deliver) -> Request:
         limit_s = check_timeout(timeout_s, self._dispatcher.settings)

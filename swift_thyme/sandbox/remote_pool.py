@@ -16,12 +16,16 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.execution import ExecutionResult, InputImage
-from swift_thyme.sandbox.interface import check_images, check_runs, check_timeout
+from swift_thyme.sandbox.interface import (
+    BackendSession,
+    SandboxBackend,
+    check_images,
+    check_timeout,
+)
 from swift_thyme.sandbox.loop_thread import CLOSED, LoopThread, arrival
 from swift_thyme.sandbox.messages import MAX_CODE_CHARS, SourceImage
 from swift_thyme.sandbox.remote_server import CodeServer, Fault, HttpServer, ServerFault
@@ -45,7 +49,7 @@ _LEAVE_LIMIT_S = 5.0
 """Longest wait for all sessions to end when the pool is closed."""
 
 
-class RemoteSandboxPool:
+class RemoteSandboxPool(SandboxBackend):
     """Hands out sessions of other machines.
 
     Cheap to make: nothing is asked before the first session, `start`, or entering it as a
@@ -100,14 +104,6 @@ class RemoteSandboxPool:
         link = self._running()
         link.thread.submit(link.start()).result()
 
-    async def check(self) -> None:
-        """Run a program, to know that programs run.
-
-        Raises:
-            SandboxUnavailableError: It does not run; the message says why.
-        """
-        await check_runs(self)
-
     def close(self) -> None:
         """End all sessions; may be called twice."""
         with self._lock:
@@ -115,31 +111,6 @@ class RemoteSandboxPool:
             link, self._link = self._link, None
         if link is not None and link.thread.owner == os.getpid():
             link.thread.close()
-
-    def __enter__(self) -> RemoteSandboxPool:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> RemoteSandboxPool:
-        link = self._running()
-        await arrival(link.thread.submit(link.start()))
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.close)
 
     async def open(self, images: Sequence[InputImage] = ()) -> RemoteSession:
         """Open a session at the server that has the fewest of ours.
@@ -178,7 +149,7 @@ class RemoteSandboxPool:
         return session
 
 
-class RemoteSession:
+class RemoteSession(BackendSession):
     """One trajectory's Python at a server; made by `RemoteSandboxPool.open`.
 
     Names, imports, functions and files of a block are there for the next one; a block that does
@@ -235,28 +206,6 @@ class RemoteSession:
                     self._closing = Future()
                     self._closing.set_result(None)
         return self._closing
-
-    async def __aenter__(self) -> RemoteSession:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __enter__(self) -> RemoteSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close_sync()
 
     def _begin(self, code: str, timeout_s: float | None) -> Future[ExecutionResult]:
         limit_s = check_timeout(timeout_s, self._settings)
