@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import re
 import subprocess
 import textwrap
 import threading
