@@ -13,7 +13,7 @@ could do if it got out; `rule_driver` says what it must not have done.
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import Empty, Queue
 from threading import Thread
@@ -182,24 +182,29 @@ def _cases() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
-    """The rows of a kind that this run of the tests selects."""
-    kind = request.param
-    found = Runs(kind, [n for k, n in map(_kind_and_name, request.session.items) if k == kind])
-    yield found
-    found.close()
+def runs(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Runs]]:
+    """Give the rows of a kind that this run of the tests selects; they begin when asked for."""
+    begun: dict[str, Runs] = {}
 
+    def of_kind(kind: str) -> Runs:
+        if kind not in begun:
+            cases = [getattr(item, "callspec", None) for item in request.session.items]
+            params = [case.params for case in cases if case is not None]
+            begun[kind] = Runs(kind, [p["name"] for p in params if p.get("kind") == kind])
+        return begun[kind]
 
-def _kind_and_name(item: pytest.Item) -> tuple[str, str]:
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return params.get("runs", ""), params.get("name", "")
+    yield of_kind
+    for one in begun.values():
+        one.close()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="programs make calls by number")
-@pytest.mark.parametrize(("runs", "name"), _cases(), indirect=["runs"], scope="module")
-def test_the_program_keeps_to_its_session(runs: Runs, name: str) -> None:
-    assert runs.result(name) == []
+@pytest.mark.parametrize(("kind", "name"), _cases())
+def test_the_program_keeps_to_its_session(
+    runs: Callable[[str], Runs], kind: str, name: str
+) -> None:
+    assert runs(kind).result(name) == []
 
 
 def test_every_program_can_be_read() -> None:
