@@ -187,7 +187,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             response_choice.finish_reason = "stop"
         if outcome.kept < len(token_ids) or 0 in mask:
             ids = token_ids[: outcome.kept] + outcome.appended_ids
-            self._replace_text(infer_request, response_choice, ids)
+            self._replace_text(infer_request, response_choice, self._decode(ids))
             result["response_token_ids"] = ids
             result["response_loss_mask"] = mask + [0] * len(outcome.appended_ids)
             result["rollout_logprobs"] = trained
@@ -206,12 +206,19 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return [1] * len(token_ids)
         return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
 
-    def _replace_text(self, infer_request: Any, response_choice: Any, ids: list[int]) -> None:
-        """Let the last message end with the text of these ids, in place of the turn's own."""
-        message, sampled = infer_request.messages[-1], response_choice.message.content
-        if isinstance(message["content"], str) and message["content"].endswith(sampled):
-            before = message["content"][: len(message["content"]) - len(sampled)]
-            message["content"] = before + self.tokenizer.decode(ids, skip_special_tokens=False)
+    def _replace_text(self, infer_request: Any, response_choice: Any, text: str) -> None:
+        """Let the last message end with a text in place of what the turn sampled."""
+        message, said = infer_request.messages[-1], response_choice.message.content
+        if not isinstance(message["content"], str) or not message["content"].endswith(said):
+            return
+        # ms-swift puts a response prefix before the turn's text, and takes an end of text off it.
+        sampled = self._decode(response_choice.token_ids)
+        prefix = next(n for n in range(len(said) + 1) if sampled.startswith(said[n:]))
+        kept = len(message["content"]) - (len(said) - prefix)
+        message["content"] = message["content"][:kept] + text
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
     def check_finished(self, infer_request: Any, response_choice: Any, current_turn: int) -> bool:
         """Tell ms-swift whether the trajectory is over; ``on_turn_end`` has decided it."""
