@@ -19,7 +19,6 @@ from swift.infer_engine import RequestConfig, TransformersEngine
 from swift.infer_engine.protocol import RolloutInferRequest, RolloutOutput
 from swift.rollout import invoke_async_hook, run_multi_turn
 from swift.template import Template
-from transformers import LogitsProcessor, LogitsProcessorList
 
 from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.host import cpu_vllm
@@ -28,7 +27,8 @@ from swift_thyme.host.template_images import install_image_accounting
 from swift_thyme.host.transformers_hook import install_sampling_hook
 from swift_thyme.rewards.format import follows_format
 from swift_thyme.sampling.sampling_settings import SamplingSettings
-from tests.sampling.boundary_scripts import SCRIPTS, prompt_of, turn_ids
+from tests.sampling.boundary_say import saying
+from tests.sampling.boundary_scripts import SCRIPTS, prompt_of
 
 ADAPTIVE = SamplingSettings(adaptive=True)
 COMMON = {
@@ -36,25 +36,6 @@ COMMON = {
     "template_type": "qwen2_5_vl",
     "torch_dtype": torch.float32,
 }
-
-
-class Say(LogitsProcessor):
-    """Gives the next token of each row's script the highest score."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._start = 0
-        self._scripts: list[list[int]] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not self._scripts:
-            self._start = input_ids.shape[1]
-            texts = self._tokenizer.batch_decode(input_ids)
-            self._scripts = [turn_ids(self._tokenizer, text) for text in texts]
-        at = input_ids.shape[1] - self._start
-        for row, script in enumerate(self._scripts):
-            scores[row, script[min(at, len(script) - 1)]] = 1e4
-        return scores
 
 
 def open_engine(kind: str, model: str) -> Any:
@@ -80,15 +61,7 @@ def open_engine(kind: str, model: str) -> Any:
             **COMMON,
         )
     install_sampling_hook(ADAPTIVE)
-    prepare = Template.prepare_generate_kwargs
-
-    def prepare_and_say(self: Any, generate_kwargs: dict, *, model: Any = None) -> dict:
-        kwargs = prepare(self, generate_kwargs, model=model)
-        processors = [Say(self.tokenizer), *(kwargs.get("logits_processor") or [])]
-        kwargs["logits_processor"] = LogitsProcessorList(processors)
-        return kwargs
-
-    Template.prepare_generate_kwargs = prepare_and_say
+    Template.prepare_generate_kwargs = saying()
     return TransformersEngine(model, max_batch_size=0, **COMMON)
 
 
