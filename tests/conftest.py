@@ -76,6 +76,21 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real_vocabulary() -> Path:
+    """The tiny model with Qwen's own vocabulary; skip where that is not installed, never in CI."""
+    from swift_thyme.core.errors import SettingsError
+    from swift_thyme.testbed.real_vocabulary import real_vocabulary_model, vocabulary_file
+
+    try:
+        vocabulary_file()
+    except SettingsError as error:
+        if in_ci():
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return real_vocabulary_model()
+
+
 @pytest.fixture
 def chromium() -> None:
     """Skip where no Chromium is installed, but never in continuous integration."""

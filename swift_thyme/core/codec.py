@@ -31,5 +31,8 @@ class TokenCodec(Protocol):
     def prompt_length(self) -> int:
         """Return the length of this trajectory's prompt in tokens, images expanded."""
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of text that is neither sampled nor an observation; it holds no image."""
+
     def encode_observation(self, observation: Observation) -> EncodedObservation:
         """Return the ids of an observation; each ``<image>`` is one placeholder."""

@@ -57,8 +57,14 @@ PROTOCOL_TAGS = (
     ANSWER_CLOSE,
 )
 
-STOP_STRINGS = (CODE_CLOSE, ANSWER_CLOSE)
-"""Strings that end a turn: after the first code runs, after the second the trajectory is over."""
+STOP_STRINGS = (CODE_CLOSE, ANSWER_CLOSE, "</Code>", "</Answer>", "</CODE>", "</ANSWER>")
+"""Strings at which engines end a turn: after ``</code>`` code runs, after ``</answer>`` the
+trajectory is over.
+
+Tags match in any case, but engines compare strings as they are. Each string costs an engine a
+search per token, so these are the usual three of the 80 spellings. ``core.turn_end`` ends a turn at
+all of them; with the others only the tokens after the tag are sampled in vain.
+"""
 
 OUTPUT_DIR = "/mnt/data/temp_processed_images/"
 """Folder in which generated code saves its images."""

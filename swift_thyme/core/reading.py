@@ -51,6 +51,7 @@ __all__ = [
     "Tag",
     "TagScanner",
     "begins_tag",
+    "find_stop_tag",
     "find_tags",
     "program_of",
     "read",
@@ -69,6 +70,7 @@ _IN_CODE = (CODE_CLOSE, OUTPUT_OPEN)
 _PATTERNS: dict[tuple[str, ...], re.Pattern[str]] = {
     tags: _pattern(tags) for tags in (PROTOCOL_TAGS, _IN_CODE, _IN_OUTPUT)
 }
+_STOP_TAG = _pattern((CODE_CLOSE, ANSWER_CLOSE))
 _LONGEST_TAG = max(map(len, PROTOCOL_TAGS))
 
 _FENCE_OPEN = re.compile(r"\A\s*```[ \t]*(?:python3?|py)?[ \t]*(?:\r?\n|\Z)", _FLAGS)
@@ -201,6 +203,12 @@ def find_tags(text: str) -> list[str]:
     return [tag.lower() for tag in _PATTERNS[PROTOCOL_TAGS].findall(text)]
 
 
+def find_stop_tag(text: str, start: int = 0) -> int | None:
+    """Return the offset just after the first ``</code>`` or ``</answer>``, wherever it stands."""
+    match = _STOP_TAG.search(text, start)
+    return match.end() if match else None
+
+
 class Span(NamedTuple):
     """Characters of one kind in a row; the spans of a reading are its whole text, in order."""
 
@@ -307,13 +315,17 @@ class Reading:
         return self.programs[-1]
 
     @property
-    def ends_with_answer(self) -> bool:
-        """Whether nothing but blanks follows an ``</answer>`` that counts."""
-        return (
-            bool(self.tags)
-            and self.tags[-1].text == ANSWER_CLOSE
-            and not self.text[self.tags[-1].end :].strip()
+    def turn_end(self) -> int | None:
+        """Character offset just after the first tag that ends a turn; None where there is none.
+
+        A ``</code>`` ends a turn if it closes a block, an ``</answer>`` always.
+        """
+        ends = (
+            tag.end
+            for tag in self.tags
+            if tag.text == ANSWER_CLOSE or (tag.text == CODE_CLOSE and not tag.stray)
         )
+        return next(ends, None)
 
     @property
     def answer(self) -> str | None:

@@ -13,6 +13,7 @@ which is enough for ``code_orm``.
 ``thyme_images``             returned images that entered the context
 ``thyme_tool_used``          whether a block ran and its output entered the context
 ``thyme_sampled_tokens``     tokens that the model sampled
+``thyme_boundary_repairs``   turns whose closing tag ended inside a token that carried more
 ``thyme_sandbox_s``          seconds in the sandbox
 ``thyme_end_reason``         a value of :class:`~swift_thyme.core.summary.EndReason`
 ``thyme_block_records``      a dict for each executed block: ``status``, ``turn``, ``images`` (name,
@@ -43,6 +44,7 @@ def write_infos(summary: TrajectorySummary) -> dict[str, Any]:
         "thyme_images": summary.images,
         "thyme_tool_used": summary.tool_used,
         "thyme_sampled_tokens": summary.sampled_tokens,
+        "thyme_boundary_repairs": summary.boundary_repairs,
         "thyme_sandbox_s": round(summary.sandbox_s, 4),
         "thyme_end_reason": summary.end_reason.value if summary.end_reason else None,
         "thyme_block_records": [_block_values(block) for block in summary.blocks],
@@ -86,6 +88,7 @@ def read_infos(infos: Mapping[str, Any] | None) -> TrajectorySummary | None:
         blocks=blocks,
         blocks_recorded="thyme_statuses" in infos or bool(blocks),
         sampled_tokens=int(infos.get("thyme_sampled_tokens") or 0),
+        boundary_repairs=int(infos.get("thyme_boundary_repairs") or 0),
         end_reason=EndReason(reason) if reason in known else None,
     )
 

@@ -41,6 +41,9 @@ class TrajectorySummary:
     blocks_recorded: bool = True
     """False where another scheduler recorded the trajectory without its blocks."""
     sampled_tokens: int = 0
+    boundary_repairs: int = 0
+    """Turns whose closing tag ended inside a token that carried more (``core.turn_end``): the token
+    was left out and the rest of the tag appended, not trained on."""
     end_reason: EndReason | None = None
     """None while it goes on."""
 

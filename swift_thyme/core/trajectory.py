@@ -24,6 +24,7 @@ from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.core.reading import Reading, read
 from swift_thyme.core.repetition import repetition_end
 from swift_thyme.core.summary import EndReason, TrajectorySummary
+from swift_thyme.core.turn_end import TurnEnd, find_turn_end
 
 __all__ = [
     "CodeSession",
@@ -85,14 +86,29 @@ class TurnOutcome(NamedTuple):
     kept: int
     """How many of the turn's sampled ids belong to the trajectory: all, or less after a cut."""
     observation_ids: list[int]
-    """Ids to append, not trained on; empty where there is nothing to say."""
+    """Ids of the observation, not trained on; empty where there is nothing to say."""
     block: BlockRecord | None = None
     """The block that was executed, also one whose observation does not enter the context."""
+    closing_ids: Sequence[int] = ()
+    """Ids of the rest of a closing tag whose last token carried more; they stand before the
+    observation and are not trained on either."""
+
+    @property
+    def appended_ids(self) -> list[int]:
+        """All ids to append to the kept ones, also where the trajectory is over; loss mask 0."""
+        return [*self.closing_ids, *self.observation_ids]
 
     @property
     def images(self) -> tuple[ReturnedImage, ...]:
         """The images behind the placeholders in ``observation_ids``, in order."""
         return self.block.images if self.block is not None and self.observation_ids else ()
+
+
+class _Taken(NamedTuple):
+    """What of a turn entered the trajectory."""
+
+    kept: int
+    closing_ids: list[int]
 
 
 class Trajectory:
@@ -124,8 +140,10 @@ class Trajectory:
         self._name = name
         self._length: int | None = None
         self._n_ids = 0
-        # What the model wrote since the last observation: a block may span several turns.
-        self._open_text = ""
+        # What the model wrote since the last observation: a block may span several turns, and so
+        # may a character.
+        self._open_ids: list[int] = []
+        self._reading: Reading | None = None
 
     async def advance(self, token_ids: Sequence[int], finish_reason: str | None) -> TurnOutcome:
         """Take one sampled turn and say what follows.
@@ -140,9 +158,6 @@ class Trajectory:
         """
         try:
             outcome = await self._advance(token_ids, finish_reason)
-        except SandboxUnavailableError:
-            logger.exception("trajectory %s: sandbox failed in turn %d", self._name, self.turn)
-            outcome = self._end(EndReason.SANDBOX_FAILURE, len(token_ids))
         except BaseException:
             await self.close()
             raise
@@ -164,37 +179,65 @@ class Trajectory:
     async def _advance(self, token_ids: Sequence[int], finish_reason: str | None) -> TurnOutcome:
         summary, limits = self.summary, self._limits
         summary.turns += 1
-        kept = await self._room(len(token_ids))
-        was_cut = kept < len(token_ids) or finish_reason == "length"
-        loop_end = repetition_end(token_ids[:kept]) if limits.stop_repetition else None
+        room = await self._room(len(token_ids))
+        turn = find_turn_end(self._codec.decode, self._open_ids, token_ids[:room])
+        loop_end = repetition_end(token_ids[: turn.sampled]) if limits.stop_repetition else None
         if loop_end is not None:
             # An engine with the sampling hook has stopped here too, with an end-of-text id of ours.
-            kept = loop_end
-        summary.sampled_tokens += kept
-        self._n_ids += kept
-        if self._length is not None:
-            self._length += kept
-        self._open_text += self._codec.decode(token_ids[:kept])
-        reading = read(self._open_text)
-        if loop_end is not None:
-            return self._end(EndReason.REPETITION, kept)
-        if was_cut:
-            return self._end(EndReason.LENGTH_LIMIT, kept)
+            self._take(token_ids[:loop_end], [])
+            self._reading = read(self._codec.decode(self._open_ids))
+            return self._end(EndReason.REPETITION, _Taken(loop_end, []))
+        taken = self._take_turn(token_ids, turn)
+        if taken is None:
+            return self._end(EndReason.LENGTH_LIMIT, _Taken(turn.kept, []))
+        if not turn.is_closed and (room < len(token_ids) or finish_reason == "length"):
+            return self._end(EndReason.LENGTH_LIMIT, taken)
         is_last = limits.max_turns is not None and summary.turns >= limits.max_turns
-        program = reading.pending_program
+        program = turn.reading.pending_program
         if program is not None:
             if is_last:
-                return self._end(EndReason.TURN_LIMIT, kept)
-            return await self._run(program, reading, kept)
-        if reading.ends_with_answer:
-            return self._end(EndReason.ANSWER, kept)
-        stopped_by_us = reading.text.rstrip().lower().endswith(STOP_STRINGS)
-        if not stopped_by_us or kept == 0 or self._codec.is_end_of_text(token_ids[kept - 1]):
-            return self._end(EndReason.END_OF_TEXT, kept)
+                return self._end(EndReason.TURN_LIMIT, taken)
+            return await self._run(program, turn.reading, taken)
+        if turn.is_closed:
+            return self._end(EndReason.ANSWER, taken)
+        if not self._stopped_by_us(token_ids[: turn.kept]):
+            return self._end(EndReason.END_OF_TEXT, taken)
         # A tag in prose or in a string of the program stopped the engine: just go on.
         if is_last:
-            return self._end(EndReason.TURN_LIMIT, kept)
-        return TurnOutcome(False, kept, [])
+            return self._end(EndReason.TURN_LIMIT, taken)
+        return TurnOutcome(False, taken.kept, [])
+
+    def _take_turn(self, token_ids: Sequence[int], turn: TurnEnd) -> _Taken | None:
+        """Take what belongs to the turn; None where the rest of its tag finds no room."""
+        closing_ids = self._codec.encode_text(turn.missing) if turn.missing else []
+        most = self._limits.max_total_tokens
+        added = turn.kept + len(closing_ids)
+        fits = most is None or self._length is None or self._length + added <= most
+        self._take(token_ids[: turn.kept], closing_ids if fits else [])
+        self._reading = turn.reading
+        if not fits:
+            return None
+        self.summary.boundary_repairs += bool(closing_ids)
+        return _Taken(turn.kept, closing_ids)
+
+    def _take(self, token_ids: Sequence[int], closing_ids: Sequence[int]) -> None:
+        """Count ids that enter the trajectory."""
+        self.summary.sampled_tokens += len(token_ids)
+        self._open_ids += [*token_ids, *closing_ids]
+        self._n_ids += len(token_ids) + len(closing_ids)
+        if self._length is not None:
+            self._length += len(token_ids) + len(closing_ids)
+
+    def _stopped_by_us(self, token_ids: Sequence[int]) -> bool:
+        """Tell whether a stop string that ends no turn has stopped the engine.
+
+        An engine stops at the first one that it finds, so it is enough that there is one, and that
+        no end of text follows.
+        """
+        if not token_ids or self._codec.is_end_of_text(token_ids[-1]):
+            return False
+        text = self._codec.decode(token_ids)
+        return any(string in text for string in STOP_STRINGS)
 
     async def _room(self, n_sampled: int) -> int:
         """Return how many of the sampled ids the limits leave."""
@@ -208,13 +251,17 @@ class Trajectory:
             kept = min(kept, limits.max_total_tokens - self._length)
         return max(kept, 0)
 
-    async def _run(self, program: str, reading: Reading, kept: int) -> TurnOutcome:
+    async def _run(self, program: str, reading: Reading, taken: _Taken) -> TurnOutcome:
         summary, limits = self.summary, self._limits
         summary.blocks_written += len(reading.blocks)
-        self._open_text = ""
-        if self._session is None:
-            self._session = await self._open_session()
-        result = await self._session.run(program, timeout_s=limits.block_timeout_s)
+        self._open_ids, self._reading = [], None
+        try:
+            if self._session is None:
+                self._session = await self._open_session()
+            result = await self._session.run(program, timeout_s=limits.block_timeout_s)
+        except SandboxUnavailableError:
+            logger.exception("trajectory %s: sandbox failed in turn %d", self._name, self.turn)
+            return self._end(EndReason.SANDBOX_FAILURE, taken)
         observation = render_observation(result)
         block = BlockRecord(
             status=result.status.value,
@@ -230,12 +277,12 @@ class Trajectory:
         summary.blocks.append(block)
         n_images = self._n_images + len(observation.images)
         if limits.max_images is not None and n_images > limits.max_images:
-            return self._end(EndReason.IMAGE_LIMIT, kept, block)
+            return self._end(EndReason.IMAGE_LIMIT, taken, block)
         encoded = await asyncio.to_thread(self._codec.encode_observation, observation)
         if self._length is not None and limits.max_total_tokens is not None:
             # An observation that leaves no room to react to it is no use either.
             if self._length + encoded.expanded_length >= limits.max_total_tokens:
-                return self._end(EndReason.LENGTH_LIMIT, kept, block)
+                return self._end(EndReason.LENGTH_LIMIT, taken, block)
             self._length += encoded.expanded_length
         self._n_images = n_images
         block = replace(
@@ -246,10 +293,12 @@ class Trajectory:
         )
         summary.blocks[-1] = block
         self._n_ids += block.n_ids
-        return TurnOutcome(False, kept, encoded.token_ids, block)
+        return TurnOutcome(False, taken.kept, encoded.token_ids, block, taken.closing_ids)
 
-    def _end(self, reason: EndReason, kept: int, block: BlockRecord | None = None) -> TurnOutcome:
-        text, self._open_text = self._open_text, ""
-        self.summary.blocks_written += len(read(text).blocks)
+    def _end(
+        self, reason: EndReason, taken: _Taken, block: BlockRecord | None = None
+    ) -> TurnOutcome:
+        if self._reading is not None:
+            self.summary.blocks_written += len(self._reading.blocks)
         self.summary.end_reason = reason
-        return TurnOutcome(True, kept, [], block)
+        return TurnOutcome(True, taken.kept, [], block, taken.closing_ids)

@@ -69,6 +69,7 @@ def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, floa
         "thyme/images": images / n,
         "thyme/images_total": float(images),
         "thyme/sampled_tokens": sum(summary.sampled_tokens for summary in summaries) / n,
+        "thyme/boundary_repairs": sum(summary.boundary_repairs for summary in summaries) / n,
         "thyme/sandbox_s": sum(summary.sandbox_s for summary in summaries) / n,
     }
     if executed:

@@ -6,7 +6,8 @@ An adapter between ms-swift's multi-turn hooks and :class:`swift_thyme.core.traj
 * ``step`` is called one by one; it only hands over the ids that ``on_turn_end`` prepared.
 
 Token-exact: the ids that the engine sampled are the ids that are trained on (mask 1); the ids of
-the observation follow them with mask 0. Log-probabilities stay with the sampled ids.
+the observation follow them with mask 0. Log-probabilities stay with the sampled ids. Where the last
+sampled id ends a tag and carries more, it is left out, and the rest of the tag follows with mask 0.
 """
 
 from __future__ import annotations
@@ -181,10 +182,14 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         }
         if summary.end_reason in TRUNCATED:
             response_choice.finish_reason = "length"
+        elif response_choice.finish_reason == "length":
+            # A tag ended the turn before the engine did.
+            response_choice.finish_reason = "stop"
         if outcome.kept < len(token_ids) or 0 in mask:
-            self._cut_message(infer_request, token_ids, outcome.kept)
-            result["response_token_ids"] = token_ids[: outcome.kept]
-            result["response_loss_mask"] = mask
+            ids = token_ids[: outcome.kept] + outcome.appended_ids
+            self._replace_text(infer_request, response_choice, self._decode(ids))
+            result["response_token_ids"] = ids
+            result["response_loss_mask"] = mask + [0] * len(outcome.appended_ids)
             result["rollout_logprobs"] = trained
         return result
 
@@ -201,12 +206,19 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return [1] * len(token_ids)
         return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
 
-    def _cut_message(self, infer_request: Any, token_ids: list[int], kept: int) -> None:
-        """Take the text of the ids that were cut off the last message."""
-        message = infer_request.messages[-1]
-        cut_text = self.tokenizer.decode(token_ids[kept:], skip_special_tokens=False)
-        if isinstance(message["content"], str) and message["content"].endswith(cut_text):
-            message["content"] = message["content"][: len(message["content"]) - len(cut_text)]
+    def _replace_text(self, infer_request: Any, response_choice: Any, text: str) -> None:
+        """Let the last message end with a text in place of what the turn sampled."""
+        message, said = infer_request.messages[-1], response_choice.message.content
+        if not isinstance(message["content"], str) or not message["content"].endswith(said):
+            return
+        # ms-swift puts a response prefix before the turn's text, and takes an end of text off it.
+        sampled = self._decode(response_choice.token_ids)
+        prefix = next(n for n in range(len(said) + 1) if sampled.startswith(said[n:]))
+        kept = len(message["content"]) - (len(said) - prefix)
+        message["content"] = message["content"][:kept] + text
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
     def check_finished(self, infer_request: Any, response_choice: Any, current_turn: int) -> bool:
         """Tell ms-swift whether the trajectory is over; ``on_turn_end`` has decided it."""
@@ -216,13 +228,14 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         """Append the observation to the request (hook of ms-swift)."""
         outcome, mask, logprobs = self._turns.pop(infer_request.uuid)
         token_ids, _, _ = self.prepare_response_continuation(response_choice)
+        appended = outcome.appended_ids
         if not self._sampling.train_code_tokens:
-            self._spans[infer_request.uuid].push_ids(self._tokens.texts, outcome.observation_ids)
+            self._spans[infer_request.uuid].push_ids(self._tokens.texts, appended)
         new_images = [data_uri(image.data) for image in outcome.images]
         infer_request.images = [*infer_request.images, *new_images]
         return {
             "infer_request": infer_request,
-            "response_token_ids": token_ids + outcome.observation_ids,
-            "response_loss_mask": mask + [0] * len(outcome.observation_ids),
+            "response_token_ids": token_ids[: outcome.kept] + appended,
+            "response_loss_mask": mask + [0] * len(appended),
             "rollout_logprobs": logprobs,
         }

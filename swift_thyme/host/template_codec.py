@@ -63,6 +63,10 @@ class TemplateCodec:
         encoded = self._template.encode({"messages": self._messages, "images": list(self._images)})
         return len(encoded["input_ids"]) + self._visual_surplus(encoded.get("images") or [])
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of text that is neither sampled nor an observation; it holds no image."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
     def encode_observation(self, observation: Observation) -> EncodedObservation:
         """Return the ids of an observation; pieces between images are tokenised one by one.
 
@@ -76,7 +80,7 @@ class TemplateCodec:
         for index, piece in enumerate(pieces):
             if index:
                 token_ids.extend(self.image_ids)
-            token_ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
+            token_ids.extend(self.encode_text(piece))
         surplus = 0
         for image in observation.images:
             row = {

@@ -113,8 +113,8 @@ class ConversationState:
     def extend(self, token_ids: Sequence[int], outcome: TurnOutcome) -> None:
         """Append a turn and what follows it."""
         self.token_ids.extend(token_ids[: outcome.kept])
-        self._length += outcome.kept
+        self.token_ids.extend(outcome.appended_ids)
+        self._length += outcome.kept + len(outcome.closing_ids)
         if outcome.observation_ids:
-            self.token_ids.extend(outcome.observation_ids)
             self.images.extend(self.codec.observation_images)
             self._length += self.codec.observation_length

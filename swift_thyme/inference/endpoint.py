@@ -81,6 +81,10 @@ class _TextCodec:
         """Return 0: the server keeps its own limit."""
         return 0
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return one id for the text."""
+        return [self.add(text)]
+
     def encode_observation(self, observation: Observation) -> EncodedObservation:
         """Return one id for the text; its length is not known."""
         return EncodedObservation([self.add(observation.text)], 0)
@@ -177,7 +181,7 @@ class _Conversation:
             if closing:
                 text_ids.append(self.codec.add(closing))
                 yield Chunk(text_ids[-1:])
-            ended = not closing and not text.rstrip().endswith(STOP_STRINGS)
+            ended = not closing and not _holds_stop_string(text)
         elif reason != "length":
             raise EngineError(f"{self._engine.url}: a turn ended with {reason!r}")
         if self.prompt_tokens is None:
@@ -201,7 +205,7 @@ class _Conversation:
 
     def _closing(self, text: str, stop_string: str | None) -> str:
         """Return the stop string that the server matched and left out, if any."""
-        if text.rstrip().endswith(STOP_STRINGS):
+        if _holds_stop_string(text):
             return ""
         if stop_string is not None:
             return stop_string
@@ -215,7 +219,7 @@ class _Conversation:
 
     def extend(self, token_ids: Sequence[int], outcome: TurnOutcome) -> None:
         """Append a turn and what follows it."""
-        sampled = self.codec.decode(token_ids[: outcome.kept])
+        sampled = self.codec.decode([*token_ids[: outcome.kept], *outcome.closing_ids])
         observation = self.codec.decode(outcome.observation_ids)
         if sampled:
             self._turn.append({"type": "text", "text": sampled})
@@ -239,6 +243,11 @@ def _usage(event: dict[str, Any]) -> _Usage | None:
     if not isinstance(usage, dict):
         return None
     return _Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _holds_stop_string(text: str) -> bool:
+    """Tell whether a stop string ended a turn; a server may leave what its token carried more."""
+    return any(string in text for string in STOP_STRINGS)
 
 
 def _stop_string(choice: dict[str, Any]) -> str | None:

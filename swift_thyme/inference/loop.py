@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
-from swift_thyme.core.protocol import IMAGE_TAG
-from swift_thyme.core.reading import read
+from swift_thyme.core.protocol import ANSWER_CLOSE, IMAGE_TAG
+from swift_thyme.core.reading import find_stop_tag, read
 from swift_thyme.core.segment import (
     Segment,
     observation_segment,
@@ -270,8 +270,9 @@ class _Driver:
         self._limits = limits
         self._settings = settings
         self._stream = stream
-        # What was sampled since the last observation: a block may span several turns.
+        # What entered the trajectory since the last observation: a block may span several turns.
         self._open_ids: list[int] = []
+        self._shown = _ShownText(conversation.codec.decode)
 
     async def events(self) -> AsyncGenerator[TextEvent | ObservationEvent, None]:
         """Yield the events of all turns; afterwards ``segments`` is complete."""
@@ -281,7 +282,6 @@ class _Driver:
             reason = "length"
             room = self._room()
             if room is None or room > 0:
-                text = _TextStream(self._conversation.codec.decode)
                 chunks = self._conversation.sample(
                     self._settings.sampling,
                     seed=self._settings.sampling.turn_seed(
@@ -295,14 +295,20 @@ class _Driver:
                         ids.extend(chunk.token_ids)
                         reason = chunk.finish_reason or reason
                         if self._stream:
-                            new = text.push(self._without_end(chunk.token_ids))
+                            new = self._shown.push(self._without_end(chunk.token_ids))
                             if new:
                                 yield TextEvent(new)
-                rest = text.flush()
-                if self._stream and rest:
-                    yield TextEvent(rest)
-            outcome, observation = await self._advance(ids, reason)
-            if observation is not None:
+            outcome = await self._trajectory.advance(ids, reason)
+            self._open_ids.extend([*ids[: outcome.kept], *outcome.closing_ids])
+            if not outcome.done:
+                self._conversation.extend(ids, outcome)
+            goes_on = not outcome.done and not outcome.observation_ids
+            rest = self._shown.go_on() if goes_on else self._close_open_text()
+            if self._stream and rest:
+                yield TextEvent(rest)
+            if outcome.block is not None and outcome.observation_ids:
+                observation = self._observation(outcome, outcome.block)
+                self.segments.append(observation)
                 yield ObservationEvent(observation)
             done = outcome.done
 
@@ -320,22 +326,6 @@ class _Driver:
         codec = self._conversation.codec
         return ids[:-1] if ids and codec.is_end_of_text(ids[-1]) else ids
 
-    async def _advance(
-        self, ids: list[int], reason: str
-    ) -> tuple[TurnOutcome, Segment[ReturnedImage] | None]:
-        outcome = await self._trajectory.advance(ids, reason)
-        self._open_ids.extend(ids[: outcome.kept])
-        observation = None
-        if not outcome.done:
-            self._conversation.extend(ids, outcome)
-        if outcome.block is not None and outcome.observation_ids:
-            observation = self._observation(outcome, outcome.block)
-        if observation is not None or outcome.done:
-            self._close_open_text()
-        if observation is not None:
-            self.segments.append(observation)
-        return outcome, observation
-
     def _observation(self, outcome: TurnOutcome, block: BlockRecord) -> Segment[ReturnedImage]:
         codec = self._conversation.codec
         placeholder = getattr(codec, "image_text", IMAGE_TAG)
@@ -345,15 +335,18 @@ class _Driver:
             segment = replace(segment, tokens=None)
         return segment if self._settings.tools else replace(segment, status=None)
 
-    def _close_open_text(self) -> None:
+    def _close_open_text(self) -> str:
+        """Make segments of the open text, and return what of it has not been shown."""
         codec, ids = self._conversation.codec, self._without_end(self._open_ids)
         self._open_ids = []
-        split = split_sampled_text(codec.decode(ids))
+        whole = codec.decode(ids)
+        split = split_sampled_text(whole)
         tokens: Sequence[int | None] = [None] * len(split)
         if self._conversation.counts_tokens:
             tokens = _tokens_of(ids, [len(text) for _, text in split], codec.decode)
         for (kind, text), count in zip(split, tokens, strict=True):
             self.segments.append(Segment(kind, text, tokens=count))
+        return self._shown.close(whole)
 
 
 def _tokens_of(
@@ -375,7 +368,10 @@ def _tokens_of(
 
 
 class _TextStream:
-    """Turns ids into text as they come; holds back what may be half a character."""
+    """Turns ids into text as they come; holds back what may be half a character.
+
+    The texts joined are the text of all ids, however these are cut into pieces.
+    """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
@@ -384,11 +380,51 @@ class _TextStream:
     def push(self, ids: Sequence[int]) -> str:
         self._pending.extend(ids)
         text = self._decode(self._pending) if self._pending else ""
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._pending) < 8:
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""
         self._pending = []
         return text
 
-    def flush(self) -> str:
-        ids, self._pending = self._pending, []
-        return self._decode(ids) if ids else ""
+
+class _ShownText:
+    """Text since the last observation, as far as it is certain to stay.
+
+    What a token carries behind a closing tag waits until the trajectory has decided about the turn.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._stream = _TextStream(decode)
+        self._decode = decode
+        self._text = ""
+        self._n_shown = 0
+        self._searched = 0
+        self._is_held = False
+
+    def push(self, ids: Sequence[int]) -> str:
+        """Take sampled ids and return new text to show."""
+        self._text += self._stream.push(ids)
+        if self._is_held:
+            return ""
+        found = find_stop_tag(self._text, self._searched)
+        self._is_held = found is not None
+        end = len(self._text) if found is None else found
+        # A tag that is complete now has begun at most its own length before.
+        self._searched = max(self._searched, len(self._text) - len(ANSWER_CLOSE))
+        return self._show(self._text[:end])
+
+    def go_on(self) -> str:
+        """The text goes on in another turn; return what waited."""
+        self._is_held, self._searched = False, len(self._text)
+        return self._show(self._text)
+
+    def close(self, whole: str) -> str:
+        """The text is over; return what of it has not been shown, and begin anew."""
+        rest = whole[self._n_shown :]
+        self._stream = _TextStream(self._decode)
+        self._text, self._n_shown, self._searched, self._is_held = "", 0, 0, False
+        return rest
+
+    def _show(self, text: str) -> str:
+        new = text[self._n_shown :]
+        self._n_shown = max(self._n_shown, len(text))
+        return new

@@ -28,6 +28,7 @@ def make_summary() -> TrajectorySummary:
         blocks_written=3,
         blocks=[CROP, TOO_LONG],
         sampled_tokens=123,
+        boundary_repairs=2,
         end_reason=EndReason.LENGTH_LIMIT,
     )
 
@@ -36,6 +37,7 @@ def test_a_summary_comes_back_without_code_output_and_bytes() -> None:
     read = read_infos(json.loads(json.dumps(write_infos(make_summary()))))
     assert read is not None
     assert (read.turns, read.blocks_written, read.sampled_tokens) == (3, 3, 123)
+    assert read.boundary_repairs == 2
     assert read.end_reason is EndReason.LENGTH_LIMIT
     crop, too_long = read.blocks
     assert (crop.status, crop.turn) == ("ok", 1)

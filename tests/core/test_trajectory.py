@@ -34,6 +34,9 @@ class CharacterCodec:
     def prompt_length(self) -> int:
         return self._prompt_length
 
+    def encode_text(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
     def encode_observation(self, observation: Observation) -> EncodedObservation:
         ids = [ord(c) for c in observation.text.replace("<image>", "\u25a0")]
         extra = (IMAGE_TOKENS - 1) * len(observation.images)
@@ -110,7 +113,7 @@ async def test_a_block_runs_and_its_output_follows_in_the_same_turn() -> None:
     assert infos["thyme_blocks"] == infos["thyme_blocks_ran"] == infos["thyme_images"] == 1
     assert infos["thyme_tool_used"] is True
     assert infos["thyme_statuses"] == ["ok"]
-    assert infos["thyme_end_reason"] == "end_of_text"
+    assert infos["thyme_end_reason"] == "answer"
     assert session.closed == 1
 
 

@@ -35,7 +35,7 @@ def test_rates_are_shares_of_trajectories_and_of_executed_blocks() -> None:
             make_summary("ok", "error", images=1),
             make_summary("ok", images=2),
             make_summary("timeout", end=EndReason.LENGTH_LIMIT),
-            make_summary(end=EndReason.END_OF_TEXT),
+            replace(make_summary(end=EndReason.END_OF_TEXT), boundary_repairs=2),
         ]
     )
     assert logged["thyme/tool_use_rate"] == 0.5
@@ -44,6 +44,7 @@ def test_rates_are_shares_of_trajectories_and_of_executed_blocks() -> None:
     assert logged["thyme/images"] == 0.75
     assert logged["thyme/images_total"] == 3
     assert logged["thyme/turns"] == 2
+    assert logged["thyme/boundary_repairs"] == 0.5
     assert logged["thyme/end/answer"] == 0.5
     assert logged["thyme/end/length_limit"] == logged["thyme/end/end_of_text"] == 0.25
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from swift_thyme.core.errors import HostError, SettingsError
+from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.host.flag import O3Settings, _take_o3, accept_o3_flag
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 from tests.conftest import TINY_MODEL, python_program, run_program
@@ -130,7 +131,7 @@ def test_o3_fills_what_the_user_left_open(parsed: dict[str, dict[str, Any]]) -> 
     assert fields["O3"] is True
     assert fields["multi_turn_scheduler"] == "o3"
     assert fields["max_turns"] == 4
-    assert fields["stop_words"] == ["</code>", "</answer>"]
+    assert fields["stop_words"] == list(STOP_STRINGS)
     assert fields["vllm_limit_mm_per_prompt"] == {"image": 6, "video": 0}
     assert fields["callbacks"] == ["thyme"]
     assert not fields["vllm_engine_kwargs"]
@@ -156,7 +157,7 @@ def test_the_code_tag_among_the_stop_words_means_a_temperature_of_its_own(
     parsed: dict[str, dict[str, Any]],
 ) -> None:
     fields = parsed["user"]["fields"]
-    assert fields["stop_words"] == ["###", "</code>", "</answer>"]
+    assert fields["stop_words"] == ["###", *STOP_STRINGS]
     expected = SamplingSettings(adaptive=True).as_config()
     assert fields["thyme_sampling"] == expected
     assert fields["vllm_engine_kwargs"]["additional_config"] == {"thyme": expected}
@@ -193,7 +194,7 @@ def test_a_rollout_server_is_started_with_the_sampling_hook(
     parsed: dict[str, dict[str, Any]],
 ) -> None:
     fields = parsed["rollout"]["fields"]
-    assert fields["stop_words"] == ["</code>", "</answer>"]
+    assert fields["stop_words"] == list(STOP_STRINGS)
     engine = fields["engine"]["engine_kwargs"]
     assert engine["logits_processors"] == [VLLM_HOOK]
     expected = SamplingSettings(adaptive=True, stop_repetition=False)
