@@ -6,6 +6,8 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from tests.e2e import parity_scripts
 
+parity_scripts.shorten_loops()
+
 
 class _Say:
     def __init__(self, turn: list[int], end_id: int) -> None:

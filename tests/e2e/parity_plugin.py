@@ -88,6 +88,7 @@ def use_raw_logprobs() -> None:
     VllmEngine._prepare_engine_kwargs = prepare_engine_kwargs
 
 
+parity_scripts.shorten_loops()
 Template.prepare_generate_kwargs = prepare_generate_kwargs
 use_raw_logprobs()
 multi_turns["parity"] = Parity

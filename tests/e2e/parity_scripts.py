@@ -8,11 +8,15 @@ import random
 import re
 from typing import Any
 
+from swift_thyme.core import repetition
+
 MAX_TURNS = 3
-MAX_TURN_TOKENS = 560
-"""Sampled tokens of a turn; a loop is evident after 512 tokens at the earliest."""
-MAX_TOKENS = 1024
+MAX_TURN_TOKENS = 180
+"""Sampled tokens of a turn."""
+MAX_TOKENS = 400
 """Prompt and completion together."""
+LOOP_TOKENS = 128
+"""After so many tokens a loop counts as evident, in place of 512, which would take minutes."""
 MAX_IMAGES = 3
 
 ANSWER = "It is 2.</think>\n<answer>2</answer>"
@@ -40,11 +44,11 @@ SCRIPTS: dict[str, list[tuple[str | int, ...]]] = {
     "three turns": [(crops("a"),), (COMPUTE,), (ANSWER,)],
     "error": [("<think>look <code>\nprint(unknown)\n</code>",), (ANSWER,)],
     "silence": [("<think>look <code>\nx = 1\n</code>",), (ANSWER,)],
-    "loop": [("again " * 600,)],
-    "loop later": [(COMPUTE,), ("again " * 600,)],
-    "long": [(700,)],
-    "long later": [(COMPUTE,), (700,)],
-    "long in the end": [(440, crops("a")), (700,)],
+    "loop": [("again " * 60,)],
+    "loop later": [(COMPUTE,), ("again " * 60,)],
+    "long": [(300,)],
+    "long later": [(COMPUTE,), (300,)],
+    "long in the end": [(100, crops("a")), (300,)],
     "long output": [("<think>look <code>\nprint('word and ' * 500)\n</code>",), (ANSWER,)],
     "many pictures": [(crops("a", "b", "c"),), (ANSWER,)],
     "turn limit": [(COMPUTE,), (crops("a"),), (COMPUTE,)],
@@ -53,7 +57,7 @@ SCRIPTS: dict[str, list[tuple[str | int, ...]]] = {
     "end in code": [("<think>say <code>\nprint(1)",)],
     "untrained code": [(crops("a"),), (COMPUTE,), (ANSWER,)],
     "untrained turn limit": [(COMPUTE,), (COMPUTE,), (COMPUTE,)],
-    "untrained long code": [(COMPUTE,), ("Again <code>\nx = '", 700)],
+    "untrained long code": [(COMPUTE,), ("Again <code>\nx = '", 300)],
     "untrained tag in code": [
         ("<think>say <code>\nprint('</answer>",),
         ("')\n</code>",),
@@ -88,6 +92,12 @@ ENDS = {
     "untrained tag in code": "answer",
 }
 """How each ends."""
+
+
+def shorten_loops() -> None:
+    """Have this process take a loop for evident after :data:`LOOP_TOKENS`."""
+    repetition.LEAST_TOKENS = LOOP_TOKENS
+    repetition._NEEDLE = LOOP_TOKENS * (repetition.COPIES - 1) // repetition.COPIES
 
 
 def question_of(name: str) -> str:

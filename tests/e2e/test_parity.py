@@ -68,6 +68,14 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health/", timeout=2)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def rollout_server(log: Path) -> Iterator[int]:
     """Run ``swift rollout`` and give its port; its processes are gone afterwards."""
@@ -95,15 +103,9 @@ def rollout_server(log: Path) -> Iterator[int]:
             start_new_session=True,
         )
     try:
-        for _ in range(200):
+        while not answers(port):
             assert server.poll() is None, log.read_text()[-4000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health/", timeout=2)
-                break
-            except OSError:
-                time.sleep(1)
-        else:
-            pytest.fail(log.read_text()[-4000:])
+            time.sleep(1)
         yield port
     finally:
         os.killpg(server.pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from swift_thyme.core import repetition
 from swift_thyme.core.errors import SandboxUnavailableError
 from tests.e2e import parity_scripts as scripts
 from tests.host.test_scheduler import load_template, make_request
@@ -132,6 +133,14 @@ def outputs(
     picture: Path,
 ) -> dict[str, dict[str, Any]]:
     """The trajectories of both modes, by mode and script."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LEAST_TOKENS", "_NEEDLE"):
+            patch.setattr(repetition, name, getattr(repetition, name))
+        scripts.shorten_loops()
+        return run_in_both_modes(template, picture)
+
+
+def run_in_both_modes(template: Any, picture: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"colocate": {}, "server": {}}
     for trained in (True, False):
         names = [name for name in scripts.SCRIPTS if name.startswith("untrained") != trained]
