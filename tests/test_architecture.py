@@ -35,7 +35,10 @@ nothing imports it."""
 
 HOST_BLIND = {"inference", "sandbox_server", "serve", "web", "evaluation", "data", "view"}
 """Packages that must do without ms-swift's training side."""
-TRAINING_SIDE = {"callback", "flag", "kept_rollouts", "missing_rewards", "register", "scheduler"}
+TRAINING_SIDE = {
+    *("callback", "flag", "kept_rollouts", "missing_rewards", "register", "scheduler"),
+    "server_rollout",
+}
 
 ENGINE_ADAPTERS = {
     "inference/hf_engine.py",

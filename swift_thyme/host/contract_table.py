@@ -2,102 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import NamedTuple
-
-from swift_thyme.host.compiled_names import Scope, find_scope
+from swift_thyme.host.contract_entries import JOB_GROUPS, Group, Kind, Piece, Use
 
 __all__ = ["DOCUMENTED", "JOB_GROUPS", "USES", "Group", "Kind", "Piece", "Use"]
-
-
-class Group(Enum):
-    """A feature that needs names of ms-swift; the value says it in a message."""
-
-    FLAG = "the flag --O3"
-    ROLLOUT = "multi-turn rollouts"
-    IMAGES = "images that code returns"
-    PICTURES = "upright pictures"
-    REWARDS = "the rewards"
-    LOSS_SCALE = "the loss scale thyme"
-    CALLBACK = "metrics and kept trajectories"
-    SAMPLING = "the sampling hook in transformers"
-    INFERENCE = "inference with a local model"
-    TESTBED = "the testbed"
-
-
-JOB_GROUPS = (
-    Group.FLAG,
-    Group.ROLLOUT,
-    Group.IMAGES,
-    Group.PICTURES,
-    Group.REWARDS,
-    Group.LOSS_SCALE,
-    Group.CALLBACK,
-    Group.SAMPLING,
-)
-"""What the plugin of the main job needs."""
-
-
-class Kind(Enum):
-    """What is expected of a name; the value says it in a message."""
-
-    DEFINED = "{place}.{name}"
-    """The owner defines, imports or annotates it."""
-    PARAMETER = "the parameter {name} of {place}"
-    """The owner, a function, takes it."""
-    VARIABLE = "the variable {name} in {place}"
-    """The owner, a function, keeps it as a local variable."""
-    MENTIONED = "any use of {name} in {place}"
-    """The owner's code uses it: an attribute of its object, a method that it calls, or a key."""
-
-
-class Piece(NamedTuple):
-    """One name."""
-
-    module: str
-    owner: str
-    """Dotted path of a class or function in the module; empty for the module itself."""
-    kind: Kind
-    name: str
-
-    def __str__(self) -> str:
-        place = f"{self.module}.{self.owner}" if self.owner else self.module
-        return self.kind.value.format(place=place, name=self.name)
-
-    def is_there(self, module: Scope) -> bool:
-        """Look the name up in its module."""
-        owner = find_scope(module, self.owner)
-        if owner is None:
-            return False
-        look = {
-            Kind.DEFINED: owner.defines,
-            Kind.PARAMETER: owner.takes,
-            Kind.VARIABLE: owner.holds,
-            Kind.MENTIONED: owner.mentions,
-        }
-        return look[self.kind](self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Names of one owner that are used for one purpose."""
-
-    group: Group
-    module: str
-    owner: str
-    kind: Kind
-    names: str
-    """Separated by spaces."""
-    used_in: str
-    """Modules of ``swift_thyme.host`` that use them, separated by spaces."""
-    why: str
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """The names one by one."""
-        return tuple(Piece(self.module, self.owner, self.kind, name) for name in self.names.split())
-
 
 DOCUMENTED = frozenset(
     {
@@ -153,6 +60,9 @@ USES = (
     Use(Group.FLAG, "swift.arguments.base_args.template_args", "TemplateArguments", Kind.DEFINED,
         "loss_scale", "flag",
         "--O3 fills it for `swift sft`"),
+    Use(Group.FLAG, "swift.utils", "", Kind.DEFINED,
+        "json_parse_to_dict", "flag",
+        "reads --vllm_engine_kwargs where ms-swift has not done so yet"),
 
     # multi-turn rollouts
     Use(Group.ROLLOUT, "swift.arguments.rlhf_args", "RLHFArguments", Kind.DEFINED,
@@ -180,12 +90,27 @@ USES = (
         "multi_turn_scheduler max_turns vllm_use_async_engine", "flag",
         "--O3 fills them for `swift rollout`"),
     Use(Group.ROLLOUT, "swift.rollout.multi_turn", "RolloutScheduler", Kind.DEFINED,
-        "prepare_response_continuation tokenizer", "scheduler",
-        "the ids and log-probabilities that the engine sampled"),
+        "prepare_response_continuation tokenizer on_trajectory_start on_turn_end async_infer "
+        "append_assistant_completion get_response_token_data set_assistant_message_token_ids",
+        "scheduler server_rollout",
+        "what the engine sampled, and how it is added to a request; hooks that are overridden"),
     Use(Group.ROLLOUT, "swift.rollout.multi_turn",
         "RolloutScheduler.prepare_response_continuation", Kind.PARAMETER,
-        "response_choice", "scheduler",
+        "response_choice", "scheduler server_rollout",
         "the ids and log-probabilities that the engine sampled"),
+    Use(Group.ROLLOUT, "swift.rollout.multi_turn",
+        "RolloutScheduler.get_response_token_data", Kind.PARAMETER,
+        "is_continuation response_token_ids response_loss_mask", "server_rollout",
+        "the ids and the mask of a turn, a response prefix included"),
+    Use(Group.ROLLOUT, "swift.rollout.multi_turn", "MultiTurnScheduler", Kind.DEFINED,
+        "run step", "scheduler server_rollout",
+        "overridden: the loop of server mode; what follows a turn"),
+    Use(Group.ROLLOUT, _SERVER, "SwiftRolloutDeploy.infer", Kind.MENTIONED,
+        "async_infer from_iterable", "server_rollout",
+        "calls the scheduler in the engine's process, and reads what comes from there"),
+    Use(Group.ROLLOUT, "swift.infer_engine.grpo_vllm_engine", "GRPOVllmEngine", Kind.DEFINED,
+        "infer_async", "server_rollout",
+        "samples a turn in server mode"),
     Use(Group.ROLLOUT, "swift.rollout.multi_turn", "RolloutScheduler.__init__", Kind.MENTIONED,
         "_template infer_engine", "scheduler",
         "a trainer hands the scheduler its template, a server its engine"),
@@ -201,14 +126,21 @@ USES = (
         "scheduler",
         "what the scheduler's hooks return, by key"),
     Use(Group.ROLLOUT, "swift.infer_engine.protocol", "InferRequest", Kind.DEFINED,
-        "messages", "scheduler",
+        "messages remove_response", "scheduler server_rollout",
         "the prompt and the turns so far"),
+    Use(Group.ROLLOUT, "swift.infer_engine.protocol", "", Kind.DEFINED,
+        "RolloutInferRequest RolloutOutput", "server_rollout",
+        "what a server takes and gives"),
+    Use(Group.ROLLOUT, "swift.infer_engine.protocol", "RolloutOutput", Kind.DEFINED,
+        "response messages response_token_ids response_loss_mask rollout_infos rollout_logprobs",
+        "server_rollout",
+        "a trajectory on its way to the trainer"),
     Use(Group.ROLLOUT, "swift.infer_engine.protocol", "RolloutInferRequest", Kind.DEFINED,
         "images data_dict uuid", "scheduler",
         "the prompt's images, the data row, and the name of a trajectory"),
     Use(Group.ROLLOUT, "swift.infer_engine.protocol", "ChatCompletionResponseChoice", Kind.DEFINED,
-        "finish_reason logprobs", "scheduler",
-        "how a turn ended; both are also written"),
+        "finish_reason logprobs message", "scheduler server_rollout",
+        "how a turn ended, the first two are also written; its text"),
     Use(Group.ROLLOUT, _DATA, "OnPolicySample.apply_rollout_output", Kind.MENTIONED,
         "rollout_infos _MULTIMODAL_KEYS finish_reason", "scheduler",
         "brings what the scheduler recorded, and the images that code returned, to the sample"),

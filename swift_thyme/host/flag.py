@@ -293,8 +293,26 @@ def _warn_about_correction(arguments: Any) -> None:
         )
 
 
+def _engine_kwargs(arguments: Any) -> dict[str, Any]:
+    """Return ``--vllm_engine_kwargs``, which some argument classes parse after their plugins."""
+    given = arguments.vllm_engine_kwargs
+    if isinstance(given, str):
+        from swift.utils import json_parse_to_dict
+
+        try:
+            given = json_parse_to_dict(given)
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            raise SettingsError(
+                f"--vllm_engine_kwargs {arguments.vllm_engine_kwargs!r} is no JSON object such as "
+                """'{"seed": 1}', and no file of one"""
+            )
+    return dict(given or {})
+
+
 def _add_vllm_hook(arguments: Any, sampling: SamplingSettings) -> None:
-    engine_kwargs = dict(arguments.vllm_engine_kwargs or {})
+    engine_kwargs = _engine_kwargs(arguments)
     processors = list(engine_kwargs.get("logits_processors") or [])
     if VLLM_HOOK not in processors:
         processors.append(VLLM_HOOK)

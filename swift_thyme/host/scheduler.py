@@ -17,8 +17,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the host's base class
-
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.images import data_uri
 from swift_thyme.core.rollout_infos import write_infos
@@ -27,6 +25,7 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, 
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
+from swift_thyme.host.server_rollout import ServerRollout
 from swift_thyme.host.template_codec import TemplateCodec
 from swift_thyme.sampling.code_span import CodeSpan
 from swift_thyme.sampling.tokens import HookTokens
@@ -89,7 +88,7 @@ def _row(request: Any) -> str:
     return f"the row with question {question[:200]!r}"
 
 
-class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no type information
+class O3Scheduler(ServerRollout):
     """ms-swift scheduler that executes code blocks between turns.
 
     Registered as ``o3`` in ms-swift's ``multi_turns``. Needs a template of the Qwen2-VL family.
@@ -119,9 +118,26 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         self._sessions = shared_sessions()
         logger.info("o3 scheduler: %s", self._limits)
 
+    async def start(self) -> None:
+        """Make sure, once, that code runs here.
+
+        Raises:
+            SandboxDeadError: It does not; the message says why.
+        """
+        await self._sessions.start()
+
+    async def leave(self, name: str) -> None:
+        """Forget a trajectory and close its sandbox session; harmless after its end."""
+        trajectory = self._trajectories.pop(name, None)
+        self._placed.pop(name, None)
+        self._spans.pop(name, None)
+        self._turns.pop(name, None)
+        if trajectory is not None:
+            await trajectory.close()
+
     async def on_trajectory_start(self, requests: list[Any]) -> None:
         """Begin a trajectory for each request (hook of ms-swift)."""
-        await self._sessions.start()
+        await self.start()
         for request in requests:
             self._placed[request.uuid] = self._read_images(request)
             # The engine appends its turns to `messages`; the prompt's length is asked for later.

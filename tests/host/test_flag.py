@@ -3,13 +3,14 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import STOP_STRINGS
-from swift_thyme.host.flag import O3Settings, _take_o3, accept_o3_flag
+from swift_thyme.host.flag import O3Settings, _take_o3, accept_o3_flag, fill_defaults
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 from tests.conftest import TINY_MODEL, python_program, run_program
 
@@ -97,6 +98,17 @@ CASES: dict[str, dict[str, Any]] = {
         "argv": [*BASE, "--O3", "true", "--stop_words", "<code>"],
         "env": {"THYME_REPETITION_STOP": "off"},
     },
+    "rollout with engine flags": {
+        "class": "rollout",
+        "argv": [
+            *(*BASE, "--O3", "true", "--vllm_engine_kwargs"),
+            '{"logits_processors": ["a:B"], "seed": 4, "additional_config": {"other": 1}}',
+        ],
+    },
+    "rollout with engine flags of no use": {
+        "class": "rollout",
+        "argv": [*BASE, "--O3", "true", "--vllm_engine_kwargs", "[1, 2]"],
+    },
     "false": {"class": "rlhf", "argv": [*VLLM, "--O3", "false"]},
     "absent": {"class": "rlhf", "argv": VLLM},
     "user": {"class": "rlhf", "argv": USER},
@@ -181,6 +193,7 @@ def test_the_sampling_settings_come_from_the_environment(
         ("hot code", "THYME_CODE_TEMPERATURE='0.75'"),
         ("temperature of no code", "THYME_CODE_TEMPERATURE has no effect"),
         ("second model runner", "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ("rollout with engine flags of no use", "--vllm_engine_kwargs '[1, 2]' is no JSON object"),
     ],
 )
 def test_settings_that_cannot_work_stop_the_job(
@@ -199,6 +212,44 @@ def test_a_rollout_server_is_started_with_the_sampling_hook(
     assert engine["logits_processors"] == [VLLM_HOOK]
     expected = SamplingSettings(adaptive=True, stop_repetition=False)
     assert engine["additional_config"] == {"thyme": expected.as_config()}
+
+
+def test_a_rollout_server_keeps_the_users_flags_of_the_engine(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    engine = parsed["rollout with engine flags"]["fields"]["engine"]["engine_kwargs"]
+    assert engine["logits_processors"] == ["a:B", VLLM_HOOK]
+    assert engine["seed"] == 4
+    thyme = SamplingSettings().as_config()
+    assert engine["additional_config"] == {"other": 1, "thyme": thyme}
+
+
+@pytest.mark.parametrize("given", ["[1, 2]", "a word", '"{}"'])
+def test_flags_of_the_engine_that_are_no_object_are_refused(given: str) -> None:
+    arguments = SimpleNamespace(
+        multi_turn_scheduler="o3",
+        max_turns=4,
+        vllm_limit_mm_per_prompt=None,
+        vllm_engine_kwargs=given,
+    )
+    with pytest.raises(SettingsError, match=r"--vllm_engine_kwargs .* is no JSON object"):
+        fill_defaults(arguments, O3Settings())
+
+
+def test_flags_of_the_engine_may_be_text_or_a_file_of_it(tmp_path: Path) -> None:
+    text = '{"seed": 4}'
+    file = tmp_path / "engine.json"
+    file.write_text(text)
+    for given in (text, str(file), {"seed": 4}):
+        arguments = SimpleNamespace(
+            multi_turn_scheduler="o3",
+            max_turns=4,
+            vllm_limit_mm_per_prompt=None,
+            vllm_engine_kwargs=given,
+        )
+        fill_defaults(arguments, O3Settings())
+        assert arguments.vllm_engine_kwargs["seed"] == 4
+        assert arguments.vllm_engine_kwargs["logits_processors"] == [VLLM_HOOK]
 
 
 def test_the_turn_limit_comes_from_the_environment(parsed: dict[str, dict[str, Any]]) -> None:

@@ -26,8 +26,8 @@ WRITES_A_CROP = (
 )
 
 
-@pytest.fixture(scope="module")
-def template() -> Any:
+def load_template() -> Any:
+    """Return the tiny model's template, as a job has it."""
     from swift.model import get_model_processor
     from swift.template import get_template
 
@@ -45,6 +45,11 @@ def template() -> Any:
         str(TINY_MODEL), load_model=False, model_type="qwen2_5_vl", use_hf=True
     )
     return get_template(processor, template_type="thyme_tiny", max_length=1024)
+
+
+@pytest.fixture(scope="module")
+def template() -> Any:
+    return load_template()
 
 
 @pytest.fixture
