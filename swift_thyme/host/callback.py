@@ -26,6 +26,7 @@ from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
+from swift_thyme.host.response_prefix import prefix_of
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -157,6 +158,7 @@ def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
         ],
         get_even_process_data(trainer, totals.tolist()),
         [None if advantage is None else float(advantage) for advantage in advantages],
+        lambda sample: prefix_of(trainer.template, sample.extra.get("chat_template_kwargs")),
     )
 
 

@@ -20,6 +20,7 @@ class Group(Enum):
     PICTURES = "upright pictures"
     REWARDS = "the rewards"
     LOSS_SCALE = "the loss scale thyme"
+    PREFIX = "response prefixes"
     CALLBACK = "metrics and kept trajectories"
     SAMPLING = "the sampling hook in transformers"
     INFERENCE = "inference with a local model"
@@ -33,6 +34,7 @@ JOB_GROUPS = (
     Group.PICTURES,
     Group.REWARDS,
     Group.LOSS_SCALE,
+    Group.PREFIX,
     Group.CALLBACK,
     Group.SAMPLING,
 )
@@ -201,8 +203,8 @@ USES = (
         "scheduler",
         "what the scheduler's hooks return, by key"),
     Use(Group.ROLLOUT, "swift.infer_engine.protocol", "InferRequest", Kind.DEFINED,
-        "messages", "scheduler",
-        "the prompt and the turns so far"),
+        "messages chat_template_kwargs", "scheduler",
+        "the prompt and the turns so far; what a row says about its response prefix"),
     Use(Group.ROLLOUT, "swift.infer_engine.protocol", "RolloutInferRequest", Kind.DEFINED,
         "images data_dict uuid", "scheduler",
         "the prompt's images, the data row, and the name of a trajectory"),
@@ -218,7 +220,7 @@ USES = (
         "get_token_backed_response_ids", "template_images",
         "finds the assistant's turns that are given as token ids"),
     Use(Group.IMAGES, _QWEN, "", Kind.DEFINED,
-        "Qwen2VLTemplate", "template_images",
+        "Qwen2VLTemplate", "template_images response_prefix",
         "the family of templates that is supported"),
     Use(Group.IMAGES, _QWEN, "Qwen2VLTemplate", Kind.DEFINED,
         "replace_tag image_token_id", "template_images template_codec scheduler model_loading",
@@ -296,6 +298,22 @@ USES = (
         "get_loss_scale query", "loss_scale",
         "tells the assistant's turn by the query that comes with it"),
 
+    # response prefixes
+    Use(Group.PREFIX, _TEMPLATE, "Template", Kind.DEFINED,
+        "_get_response_prefix _swift_encode _get_preserve_thinking skip_stop_tokens",
+        "response_prefix scheduler",
+        "the prefix of a row; the second is replaced, so that it is accounted for once"),
+    Use(Group.PREFIX, _TEMPLATE, "Template", Kind.MENTIONED,
+        "_get_response_prefix chat_template_kwargs loss_scale is_training", "response_prefix",
+        "puts the prefix behind a prompt and hands the row on to the loss scale"),
+    Use(Group.PREFIX, _TEMPLATE, "Template.__init__", Kind.MENTIONED, "_loss_scale", "loss_scale",
+        "the names of a chain; written"),
+    Use(Group.PREFIX, "swift.loss_scale.base", "LossScale", Kind.MENTIONED,
+        "loss loss_scale base_strategy", "response_prefix",
+        "a message in pieces has a switch and a weight for each"),
+    Use(Group.PREFIX, "swift.template.utils", "", Kind.DEFINED, "get_last_user_round",
+        "response_prefix", "the turns of a row whose thoughts are kept"),
+
     # metrics and kept trajectories
     Use(Group.CALLBACK, _GRPO, "GRPOTrainer._log_rollout", Kind.PARAMETER,
         "samples", "callback",
@@ -360,7 +378,7 @@ USES = (
         "get_template", "model_loading",
         "makes the template of a model"),
     Use(Group.INFERENCE, "swift.template.register", "get_template", Kind.PARAMETER,
-        "template_type max_pixels", "model_loading",
+        "template_type max_pixels response_prefix enable_thinking", "model_loading",
         "what a checkpoint says about its template"),
     Use(Group.INFERENCE, _TEMPLATE, "Template", Kind.DEFINED,
         "use_model data_collator pre_forward_hook generate", "generation",

@@ -26,6 +26,7 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, 
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
+from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
 from swift_thyme.host.template_codec import TemplateCodec
 from swift_thyme.sampling.code_span import CodeSpan
 from swift_thyme.sampling.tokens import HookTokens
@@ -110,12 +111,16 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)
         self._trajectories: dict[str, Trajectory] = {}
         self._turns: dict[str, _Turn] = {}
+        # All ids of the turns so far, of which the completion is made: ms-swift's own text has the
+        # template's prefix in front of every turn.
+        self._ids: dict[str, list[int]] = {}
         self._pictures = PictureReader()
         self._placed: dict[str, _PlacedImages] = {}
         self._tokens = HookTokens.from_tokenizer(template.tokenizer)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
         self._sessions = shared_sessions()
+        warn_about_format(prefix_of(template))
         logger.info("o3 scheduler: %s", self._limits)
 
     async def on_trajectory_start(self, requests: list[Any]) -> None:
@@ -133,6 +138,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
                 name=request.uuid,
             )
             self._spans[request.uuid] = CodeSpan()
+            self._ids[request.uuid] = []
 
     async def _open_session(self, request: Any) -> BackendSession:
         try:
@@ -161,6 +167,8 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         token_ids, _, logprobs = self.prepare_response_continuation(response_choice)
         self._check_guard(token_ids)
         outcome = await trajectory.advance(token_ids, response_choice.finish_reason)
+        all_ids = self._ids[infer_request.uuid]
+        all_ids += [*token_ids[: outcome.kept], *outcome.observation_ids]
         mask = self._loss_mask(infer_request.uuid, token_ids[: outcome.kept])
         trained = [p for p, m in zip(logprobs, mask, strict=False) if m]
         if logprobs and not trained:
@@ -173,6 +181,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return {"done": False}
         summary = trajectory.summary
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
+        infer_request.messages[-1]["content"] = self._completion(infer_request)
         self._placed.pop(infer_request.uuid, None)
         infos = write_infos(summary)
         result: dict[str, Any] = {
@@ -182,7 +191,6 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         if summary.end_reason in TRUNCATED:
             response_choice.finish_reason = "length"
         if outcome.kept < len(token_ids) or 0 in mask:
-            self._cut_message(infer_request, token_ids, outcome.kept)
             result["response_token_ids"] = token_ids[: outcome.kept]
             result["response_loss_mask"] = mask
             result["rollout_logprobs"] = trained
@@ -201,12 +209,14 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return [1] * len(token_ids)
         return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
 
-    def _cut_message(self, infer_request: Any, token_ids: list[int], kept: int) -> None:
-        """Take the text of the ids that were cut off the last message."""
-        message = infer_request.messages[-1]
-        cut_text = self.tokenizer.decode(token_ids[kept:], skip_special_tokens=False)
-        if isinstance(message["content"], str) and message["content"].endswith(cut_text):
-            message["content"] = message["content"][: len(message["content"]) - len(cut_text)]
+    def _completion(self, infer_request: Any) -> str:
+        """Return the text of a trajectory that is over, as rewards and logs read it."""
+        ids = self._codec_template.skip_stop_tokens(self._ids.pop(infer_request.uuid))
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        return self._prefix(infer_request).text + text
+
+    def _prefix(self, infer_request: Any) -> ResponsePrefix:
+        return prefix_of(self._codec_template, infer_request.chat_template_kwargs)
 
     def check_finished(self, infer_request: Any, response_choice: Any, current_turn: int) -> bool:
         """Tell ms-swift whether the trajectory is over; ``on_turn_end`` has decided it."""
@@ -216,13 +226,16 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         """Append the observation to the request (hook of ms-swift)."""
         outcome, mask, logprobs = self._turns.pop(infer_request.uuid)
         token_ids, _, _ = self.prepare_response_continuation(response_choice)
+        # The engine samples after the prefix; later prompts and training begin with it. ms-swift
+        # adds it by itself in colocate mode alone.
+        prefix = self._prefix(infer_request).token_ids if current_turn == 1 else ()
         if not self._sampling.train_code_tokens:
             self._spans[infer_request.uuid].push_ids(self._tokens.texts, outcome.observation_ids)
         new_images = [data_uri(image.data) for image in outcome.images]
         infer_request.images = [*infer_request.images, *new_images]
         return {
             "infer_request": infer_request,
-            "response_token_ids": token_ids + outcome.observation_ids,
-            "response_loss_mask": mask + [0] * len(outcome.observation_ids),
+            "response_token_ids": [*prefix, *token_ids, *outcome.observation_ids],
+            "response_loss_mask": [0] * len(prefix) + mask + [0] * len(outcome.observation_ids),
             "rollout_logprobs": logprobs,
         }
