@@ -26,7 +26,7 @@ from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
-from swift_thyme.host.response_prefix import prefix_of
+from swift_thyme.host.response_prefix import check_server, prefix_of
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -239,6 +239,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         @functools.wraps(log_rollout)
         def watch_and_log(samples: list[Any]) -> Any:
             self._seen_rollouts = True
+            check_server(samples, trainer.template)
             read = (read_infos(sample.rollout_infos) for sample in samples)
             self._scored += [summary for summary in read if summary is not None]
             if keeper is not None:

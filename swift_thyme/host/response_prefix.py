@@ -33,6 +33,7 @@ __all__ = [
     "NO_PREFIX",
     "ResponsePrefix",
     "check_prefix",
+    "check_server",
     "install_prefix_accounting",
     "prefix_of",
     "warn_about_format",
@@ -103,6 +104,29 @@ def check_prefix(text: str) -> None:
             f"--response_prefix {text!r}: of the protocol's tags it may hold {THINK_OPEN} and "
             f"{THINK_CLOSE} alone, whole; {wrong[0]} is for the model to write"
         )
+
+
+def check_server(samples: Sequence[Any], template: Any) -> None:
+    """Stop where a server samples behind another prefix than the trainer puts in front.
+
+    Args:
+        samples: ms-swift's samples after their rollout.
+        template: The trainer's template.
+
+    Raises:
+        SettingsError: It does; the message names both prefixes.
+    """
+    for sample in samples:
+        there = (sample.rollout_infos or {}).get("thyme_response_prefix")
+        if there is None:
+            continue
+        here = prefix_of(template, sample.extra.get("chat_template_kwargs")).text
+        if there != here:
+            raise SettingsError(
+                f"`swift rollout` samples behind the response prefix {there!r}, and this job "
+                f"trains behind {here!r}: give both the same --response_prefix, --enable_thinking "
+                "and --template"
+            )
 
 
 def warn_about_format(prefix: ResponsePrefix) -> None:

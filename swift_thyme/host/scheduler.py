@@ -183,7 +183,7 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
         infer_request.messages[-1]["content"] = self._completion(infer_request)
         self._placed.pop(infer_request.uuid, None)
-        infos = write_infos(summary)
+        infos = write_infos(summary, self._prefix(infer_request).text)
         result: dict[str, Any] = {
             "done": True,
             "rollout_infos": {**infos, "images": list(infer_request.images)},

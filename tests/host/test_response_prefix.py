@@ -15,6 +15,7 @@ from swift_thyme.core.samples import read_samples
 from swift_thyme.host.response_prefix import (
     ResponsePrefix,
     check_prefix,
+    check_server,
     prefix_of,
     warn_about_format,
 )
@@ -350,6 +351,20 @@ def test_the_earlier_turns_of_a_row_keep_ms_swifts_treatment_where_they_are_not_
     assert template.tokenizer.decode(labels) == (
         "x</think><answer>1</answer><|im_end|>\ny</think><answer>2</answer><|im_end|>\n"
     )
+
+
+def test_a_server_and_a_trainer_with_different_prefixes_are_told(
+    rollout: Rollout, processors: dict[str, Any]
+) -> None:
+    samples = [kept_sample(rollout)]
+    check_server(samples, rollout.template)
+    other = make_template(processors["tiny"], "thyme_thinking", enable_thinking=True)
+    if prefix_of(other).text == prefix_of(rollout.template).text:
+        other = make_template(processors["tiny"])
+    with pytest.raises(SettingsError, match=r"swift rollout.*give both the same --response_prefix"):
+        check_server(samples, other)
+    samples[0].rollout_infos = {}
+    check_server(samples, other)
 
 
 def test_a_prefix_that_rules_the_format_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
