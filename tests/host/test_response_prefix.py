@@ -106,6 +106,18 @@ def trained(template: Any, messages: list[dict[str, Any]], images: list[Any]) ->
     return template.encode({"messages": messages, "images": images})
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_5", "qwen3_8"])
+@pytest.mark.usefixtures("processors")
+def test_the_templates_of_thinking_models_are_of_the_family(name: str) -> None:
+    from swift.template import TEMPLATE_MAPPING
+    from swift.template.templates.qwen import Qwen2VLTemplate
+
+    meta = TEMPLATE_MAPPING[name]
+    assert meta.template_cls._swift_encode is Qwen2VLTemplate._swift_encode
+    assert meta.thinking_prefix == THOUGHT
+    assert meta.non_thinking_prefix == ("" if name == "qwen3_vl" else EMPTY)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
