@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from swift_thyme.core.placeholders import IMAGE_TOKENS
+from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.core.trajectory_files import read_trajectories
 from swift_thyme.rewards.format import follows_format
 from tests.conftest import ROOT, TINY_MODEL, cpu_environment, python_program
@@ -123,7 +124,11 @@ def test_the_prompts_of_a_server_hold_the_prefix_in_every_turn(
         }
         for index, row in enumerate(rows)
     ]
-    config = {"temperature": 0, "max_tokens": 200, "return_details": True, "logprobs": True}
+    # What a trainer asks for.
+    config = {
+        **{"temperature": 0, "max_tokens": 200, "stop": list(STOP_STRINGS)},
+        **{"return_details": True, "logprobs": True},
+    }
     body = {"infer_requests": requests, "request_config": config}
     outputs: list[dict[str, Any]] = httpx.post(f"{server}/infer/", json=body, timeout=300).json()
     assert [output["rollout_infos"]["num_turns"] for output in outputs] == [2] * 4
