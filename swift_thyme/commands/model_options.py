@@ -75,6 +75,21 @@ class ModelOptions:
         str | None,
         _model("--template", help="ms-swift's template."),
     ] = None
+    response_prefix: Annotated[
+        str | None,
+        _model(
+            "--response-prefix",
+            help="Text in front of what the model samples, such as '<think>\\n'; default: the "
+            "checkpoint's, else the template's.",
+        ),
+    ] = None
+    thinking: Annotated[
+        bool | None,
+        _model(
+            "--thinking/--no-thinking",
+            help="Whether the template of a thinking model opens a thought; default: as trained.",
+        ),
+    ] = None
     dtype: Annotated[
         str | None,
         _model(
@@ -162,6 +177,8 @@ class ModelOptions:
             api_key=self.endpoint_key,
             model_type=self.model_type,
             template=self.template,
+            response_prefix=_unescaped(self.response_prefix),
+            enable_thinking=self.thinking,
             dtype=self.dtype,
             max_model_len=self.max_model_len,
             max_images=self.max_images,
@@ -259,6 +276,11 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _unescaped(text: str | None) -> str | None:
+    r"""Return text in which ``\n`` is a line break, as in ms-swift's ``--response_prefix``."""
+    return text if text is None else text.replace("\\n", "\n")
 
 
 def _engine_kwargs(text: str | None) -> dict[str, Any]:

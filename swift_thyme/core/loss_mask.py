@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from swift_thyme.core.reading import SpanKind, read
+from swift_thyme.core.protocol import THINK_OPEN
+from swift_thyme.core.reading import SpanKind, find_tags, read
 
-__all__ = ["LossSegment", "split_response"]
+__all__ = ["LossSegment", "after_prefix", "split_response"]
 
 
 class LossSegment(NamedTuple):
@@ -52,3 +53,29 @@ def split_response(response: str) -> list[LossSegment]:
     if position < len(response):
         segments.append(LossSegment(response[position:], True))
     return segments
+
+
+def after_prefix(response: str, prefix: str) -> str | None:
+    r"""Return the part of a demonstration that the model writes after a response prefix.
+
+    The prefix and this part are then the demonstration as a rollout would have it. A demonstration
+    may hold the prefix or not; a thought that the prefix opens, and an empty one that it holds, are
+    not said twice.
+
+    Args:
+        response: The assistant's turn.
+        prefix: The text that the template puts in front of what a model samples (``<think>\n``).
+
+    Returns:
+        The part, or None where the prefix opens a thought and the demonstration has none: behind
+        the prefix it would teach the model never to close it.
+    """
+    if response.startswith(prefix):
+        return response[len(prefix) :]
+    tags = find_tags(prefix)
+    if tags and tags[-1] == THINK_OPEN:
+        begun = response.lstrip()
+        if begun[: len(THINK_OPEN)].lower() != THINK_OPEN:
+            return None
+        return begun[len(THINK_OPEN) :].lstrip()
+    return response[read(response).opening :] if read(prefix).opening else response

@@ -18,6 +18,7 @@ The rules:
 * A tag is never put together from the two sides of an output.
 * A closing tag without its opening one, and an opening ``<answer>`` inside an answer, change
   nothing; they are *stray*.
+* An empty thought at the very start is no thought: templates of thinking models put one there.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ _LONGEST_TAG = max(map(len, PROTOCOL_TAGS))
 
 _FENCE_OPEN = re.compile(r"\A\s*```[ \t]*(?:python3?|py)?[ \t]*(?:\r?\n|\Z)", _FLAGS)
 _FENCE_CLOSE = re.compile(r"\r?\n?[ \t]*```\s*\Z")
+_EMPTY_THOUGHT = re.compile(rf"\s*{re.escape(THINK_OPEN)}\s*{re.escape(THINK_CLOSE)}\s*", _FLAGS)
 
 
 class SpanKind(str, Enum):
@@ -298,6 +300,12 @@ class Reading:
                 programs.append(block.inner[start:end])
         return tuple(programs)
 
+    @cached_property
+    def opening(self) -> int:
+        """Character offset just after an empty thought at the very start; 0 where there is none."""
+        empty = _EMPTY_THOUGHT.match(self.text)
+        return empty.end() if empty else 0
+
     @property
     def has_open_block(self) -> bool:
         """Whether the last code block has no end."""
@@ -368,7 +376,8 @@ class Reading:
         Works on completions that break the format too: the thinking then is what stands before the
         first ``</think>`` or ``<answer>``.
         """
-        start = next((tag.end for tag in self.tags if tag.text == THINK_OPEN), 0)
+        begins = (tag.end for tag in self.tags if tag.text == THINK_OPEN)
+        start = next((end for end in begins if end > self.opening), self.opening)
         ends = (
             tag.start
             for tag in self.tags

@@ -16,6 +16,7 @@ which is enough for ``code_orm``.
 ``thyme_boundary_repairs``   turns whose closing tag ended inside a token that carried more
 ``thyme_sandbox_s``          seconds in the sandbox
 ``thyme_end_reason``         a value of :class:`~swift_thyme.core.summary.EndReason`
+``thyme_response_prefix``    what the template put in front of the assistant's turn
 ``thyme_block_records``      a dict for each executed block: ``status``, ``turn``, ``images`` (name,
                              width, height of each), ``repairs``, ``duration_s``, ``offset``,
                              ``n_ids``, ``tokens``, ``entered``
@@ -34,8 +35,13 @@ from swift_thyme.core.summary import EndReason, TrajectorySummary
 __all__ = ["read_infos", "write_infos"]
 
 
-def write_infos(summary: TrajectorySummary) -> dict[str, Any]:
-    """Return a summary as JSON values, for ``rollout_infos``."""
+def write_infos(summary: TrajectorySummary, response_prefix: str = "") -> dict[str, Any]:
+    """Return a summary as JSON values, for ``rollout_infos``.
+
+    Args:
+        summary: What is recorded of the trajectory.
+        response_prefix: What the template put in front of the assistant's turn, as text.
+    """
     return {
         "thyme_turns": summary.turns,
         "thyme_blocks": summary.blocks_written,
@@ -47,6 +53,7 @@ def write_infos(summary: TrajectorySummary) -> dict[str, Any]:
         "thyme_boundary_repairs": summary.boundary_repairs,
         "thyme_sandbox_s": round(summary.sandbox_s, 4),
         "thyme_end_reason": summary.end_reason.value if summary.end_reason else None,
+        "thyme_response_prefix": response_prefix,
         "thyme_block_records": [_block_values(block) for block in summary.blocks],
     }
 

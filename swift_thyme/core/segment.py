@@ -7,7 +7,7 @@ its images differs, so it is generic over that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -15,7 +15,7 @@ from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.reading import read
 
-__all__ = ["Segment", "SegmentKind", "observation_segment", "split_sampled_text"]
+__all__ = ["Segment", "SegmentKind", "observation_segment", "split_sampled_text", "with_opening"]
 
 ImageT = TypeVar("ImageT")
 OtherT = TypeVar("OtherT")
@@ -95,3 +95,20 @@ def split_sampled_text(text: str) -> list[tuple[SegmentKind, str]]:
         position = block.end
     pieces.append((SegmentKind.TEXT, text[position:]))
     return [(kind, piece) for kind, piece in pieces if piece]
+
+
+def with_opening(segments: Sequence[Segment[ImageT]], opening: str) -> tuple[Segment[ImageT], ...]:
+    """Return the segments of a turn with a text in front that the template has put there.
+
+    It is part of what is read, and none of the tokens that were sampled.
+
+    Args:
+        segments: The segments, in order.
+        opening: The text; it holds no code.
+    """
+    first, rest = segments[:1], segments[1:]
+    if not opening:
+        return tuple(segments)
+    if first and first[0].kind is SegmentKind.TEXT:
+        return (replace(first[0], text=opening + first[0].text), *rest)
+    return (Segment(SegmentKind.TEXT, opening, tokens=0), *segments)

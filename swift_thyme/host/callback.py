@@ -26,6 +26,7 @@ from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
+from swift_thyme.host.response_prefix import check_server, prefix_of
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -158,6 +159,7 @@ def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
         ],
         get_even_process_data(trainer, totals.tolist()),
         [None if advantage is None else float(advantage) for advantage in advantages],
+        lambda sample: prefix_of(trainer.template, sample.extra.get("chat_template_kwargs")),
     )
 
 
@@ -238,6 +240,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         @functools.wraps(log_rollout)
         def watch_and_log(samples: list[Any]) -> Any:
             self._seen_rollouts = True
+            check_server(samples, trainer.template)
             read = (read_infos(sample.rollout_infos) for sample in samples)
             self._scored += [summary for summary in read if summary is not None]
             if keeper is not None:

@@ -20,6 +20,7 @@ class Group(Enum):
     PICTURES = "upright pictures"
     REWARDS = "the rewards"
     LOSS_SCALE = "the loss scale thyme"
+    PREFIX = "response prefixes"
     CALLBACK = "metrics and kept trajectories"
     SAMPLING = "the sampling hook in transformers"
     INFERENCE = "inference with a local model"
@@ -33,6 +34,7 @@ JOB_GROUPS = (
     Group.PICTURES,
     Group.REWARDS,
     Group.LOSS_SCALE,
+    Group.PREFIX,
     Group.CALLBACK,
     Group.SAMPLING,
 )

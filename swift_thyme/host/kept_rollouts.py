@@ -36,6 +36,7 @@ from swift_thyme.core.segment import (
     SegmentKind,
     observation_segment,
     split_sampled_text,
+    with_opening,
 )
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.core.trajectory_files import (
@@ -45,6 +46,7 @@ from swift_thyme.core.trajectory_files import (
     TrajectoryRecord,
     TrajectoryWriter,
 )
+from swift_thyme.host.response_prefix import NO_PREFIX, ResponsePrefix
 
 __all__ = ["FOLDER", "KeepSettings", "Keeper", "TrajectoryStore", "record_of"]
 
@@ -91,15 +93,20 @@ class Kept(NamedTuple):
     """How many of ``images`` belong to the prompt."""
 
 
-def record_of(sample: Any, decode: Callable[[list[int]], str]) -> Kept:
+def record_of(
+    sample: Any,
+    decode: Callable[[list[int]], str],
+    prefix: ResponsePrefix = NO_PREFIX,
+) -> Kept:
     """Return the record of an ms-swift GRPO sample after its rollout.
 
     Args:
         sample: ``GRPOSample``; its ``rollout_infos`` hold what the o3 scheduler recorded.
         decode: Token ids to text, special tokens included.
+        prefix: What the template put in front of the assistant's turn.
     """
     summary = read_infos(sample.rollout_infos)
-    segments = _segments(sample, summary, decode)
+    segments = _segments(sample, summary, decode, prefix)
     text = "".join(segment.text for segment in segments)
     prompt, system = _prompt(sample.messages)
     columns = {name: [value] for name, value in sample.extra.items()}
@@ -146,7 +153,10 @@ def _prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
 
 
 def _segments(
-    sample: Any, summary: TrajectorySummary | None, decode: Callable[[list[int]], str]
+    sample: Any,
+    summary: TrajectorySummary | None,
+    decode: Callable[[list[int]], str],
+    prefix: ResponsePrefix,
 ) -> tuple[Segment[ImageRef], ...]:
     """Split the sample's ids into what was sampled and what the sandbox said."""
     ids = [token_id for turn in sample.response_token_ids or [] for token_id in turn]
@@ -158,26 +168,24 @@ def _segments(
     if len(ids) != len(mask):
         # A rollout of one turn comes without a mask: all of it was sampled.
         mask = [1] * len(ids)
+    ids, mask = prefix.split(ids, mask)
     if summary is None:
-        return _by_mask(ids, mask, decode)
-    return _by_record(ids, mask, summary, decode)
+        segments = _by_mask(ids, mask, decode)
+    else:
+        segments = _by_record(ids, summary, decode)
+    return with_opening(segments, prefix.text)
 
 
 def _by_record(
-    ids: list[int],
-    mask: Sequence[int],
-    summary: TrajectorySummary,
-    decode: Callable[[list[int]], str],
+    ids: list[int], summary: TrajectorySummary, decode: Callable[[list[int]], str]
 ) -> tuple[Segment[ImageRef], ...]:
     """Split by the record of the blocks, which says where each observation stands."""
-    # With a response prefix ms-swift puts its ids in front, with mask 0.
-    prefix = mask.index(1) if 1 in mask else 0
     segments: list[Segment[ImageRef]] = []
     position = 0
     for block in summary.blocks:
         if not block.entered:
             continue
-        start = prefix + block.offset
+        start = block.offset
         segments += _sampled(ids[position:start], decode)
         position = start + block.n_ids
         text = show_images(decode(ids[start:position]))
@@ -359,6 +367,7 @@ class Keeper:
         rewards: Sequence[Mapping[str, float | None]],
         totals: Sequence[float | None],
         advantages: Sequence[float | None],
+        prefix_of: Callable[[Any], ResponsePrefix] = lambda sample: NO_PREFIX,
     ) -> None:
         """Draw from scored samples; what is drawn waits for :meth:`flush`.
 
@@ -369,6 +378,7 @@ class Keeper:
             rewards: Rewards by name, aligned with the samples.
             totals: What the trainer adds the rewards up to, aligned with the samples.
             advantages: Aligned with the samples.
+            prefix_of: What the template put in front of a sample's turn.
         """
         if not self.active:
             return
@@ -380,7 +390,7 @@ class Keeper:
         for key, what in drawn[: self._quota]:
             if isinstance(what, int):
                 what = self._label(
-                    record_of(samples[what], decode),
+                    record_of(samples[what], decode, prefix_of(samples[what])),
                     mode,
                     rewards[what],
                     {"reward": totals[what], "advantage": advantages[what], "rank": self._rank},

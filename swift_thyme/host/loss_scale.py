@@ -3,7 +3,7 @@
 Works with every base strategy of ms-swift (``thyme``, ``last_round+thyme``). In a chain it stands
 last (``ignore_empty_think+thyme``): a scale after it would take each piece for a whole turn, and
 ``ignore_empty_think`` would mask a ``</think>`` that follows an output. ms-swift appends that one
-by itself for hybrid thinking models, unless it is named already.
+by itself for hybrid thinking models; :func:`let_thyme_decide` puts it in front.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from swift.loss_scale import (  # noqa: TID253 - this file is an ms-swift adapte
 
 from swift_thyme.core.loss_mask import split_response
 
-__all__ = ["LOSS_SCALE_NAME", "ThymeLossScale", "add_loss_scale"]
+__all__ = ["LOSS_SCALE_NAME", "ThymeLossScale", "add_loss_scale", "let_thyme_decide"]
 
 LOSS_SCALE_NAME = "thyme"
 """What ``--loss_scale`` takes."""
@@ -53,3 +53,17 @@ class ThymeLossScale(LossScale):  # type: ignore[misc]  # ms-swift has no type i
 def add_loss_scale() -> None:
     """Make ``--loss_scale thyme`` known to ms-swift (again is harmless)."""
     loss_scale_map[LOSS_SCALE_NAME] = ThymeLossScale
+
+
+def let_thyme_decide(template: Any) -> bool:
+    """Tell whether a template's rows get this loss scale, and let it stand last in its chain.
+
+    Args:
+        template: An ms-swift template; its loss scale is set where the chain has another order.
+    """
+    names = template._loss_scale.split("+")
+    if LOSS_SCALE_NAME not in names:
+        return False
+    others = [name for name in names if name != LOSS_SCALE_NAME]
+    template._loss_scale = "+".join([*others, LOSS_SCALE_NAME])
+    return True

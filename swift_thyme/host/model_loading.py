@@ -38,6 +38,10 @@ class Checkpoint:
     """ms-swift's name; None takes the model's."""
     max_pixels: int | None = None
     use_hf: bool | None = None
+    response_prefix: str | None = None
+    """Text in front of what the model samples; None leaves it to the template."""
+    enable_thinking: bool | None = None
+    """Which of its prefixes the template takes; None leaves it to the template."""
 
 
 def fetch_model(name: str, use_hf: bool | None) -> str:
@@ -62,6 +66,7 @@ def knows_model_type(name: object) -> bool:
 def _template(processor: Any, checkpoint: Checkpoint) -> Any:
     from swift.template import get_template
 
+    from swift_thyme.host.response_prefix import install_prefix_accounting, prefix_of
     from swift_thyme.host.template_images import install_image_accounting
 
     if checkpoint.template == "thyme_tiny":
@@ -70,14 +75,21 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
 
         tiny_template.add_template()
     install_image_accounting()
+    install_prefix_accounting()
     template = get_template(
-        processor, template_type=checkpoint.template, max_pixels=checkpoint.max_pixels
+        processor,
+        template_type=checkpoint.template,
+        max_pixels=checkpoint.max_pixels,
+        response_prefix=checkpoint.response_prefix,
+        enable_thinking=checkpoint.enable_thinking,
     )
     if not hasattr(template, "image_token_id"):
         raise SettingsError(
             f"the template {template.template_meta.template_type} is not of the Qwen2-VL family; "
             "see --template and --model-type"
         )
+    # Here rather than at the first request, which would be too late for a wrong flag.
+    prefix_of(template)
     return template
 
 

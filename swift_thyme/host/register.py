@@ -32,6 +32,7 @@ def register_all() -> None:
         sampling_settings,
     )
     from swift_thyme.host.loss_scale import add_loss_scale
+    from swift_thyme.host.response_prefix import install_prefix_accounting
     from swift_thyme.host.reward_functions import add_reward_functions
     from swift_thyme.host.scheduler import O3Scheduler
     from swift_thyme.host.template_images import (
@@ -46,6 +47,7 @@ def register_all() -> None:
     add_loss_scale()
     install_image_accounting()
     install_upright_images()
+    install_prefix_accounting()
     if accept_o3_flag():
         install_sampling_hook(sampling_settings())
 
@@ -68,14 +70,16 @@ def register_loss_scale() -> None:
 
     Pictures are turned as in a rollout, so that both kinds of training see the same ones.
     """
-    require(Group.FLAG, Group.LOSS_SCALE, Group.PICTURES)
+    require(Group.FLAG, Group.LOSS_SCALE, Group.PICTURES, Group.PREFIX)
     warn_about_unknown()
     from swift_thyme.host.flag import accept_o3_flag
     from swift_thyme.host.loss_scale import add_loss_scale
+    from swift_thyme.host.response_prefix import install_prefix_accounting
     from swift_thyme.host.template_images import install_upright_images
 
     add_loss_scale()
     install_upright_images()
+    install_prefix_accounting()
     accept_o3_flag()
 
 

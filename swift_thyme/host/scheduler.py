@@ -25,6 +25,7 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, 
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
+from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
 from swift_thyme.host.server_rollout import ServerRollout
 from swift_thyme.host.template_codec import TemplateCodec
 from swift_thyme.sampling.code_span import CodeSpan
@@ -110,12 +111,16 @@ class O3Scheduler(ServerRollout):
         self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)
         self._trajectories: dict[str, Trajectory] = {}
         self._turns: dict[str, _Turn] = {}
+        # All ids of the turns so far, of which the completion is made: ms-swift's own text has the
+        # template's prefix in front of every turn.
+        self._ids: dict[str, list[int]] = {}
         self._pictures = PictureReader()
         self._placed: dict[str, _PlacedImages] = {}
         self._tokens = HookTokens.from_tokenizer(template.tokenizer)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
         self._sessions = shared_sessions()
+        warn_about_format(prefix_of(template))
         logger.info("o3 scheduler: %s", self._limits)
 
     async def start(self) -> None:
@@ -132,6 +137,7 @@ class O3Scheduler(ServerRollout):
         self._placed.pop(name, None)
         self._spans.pop(name, None)
         self._turns.pop(name, None)
+        self._ids.pop(name, None)
         if trajectory is not None:
             await trajectory.close()
 
@@ -150,6 +156,7 @@ class O3Scheduler(ServerRollout):
                 name=request.uuid,
             )
             self._spans[request.uuid] = CodeSpan()
+            self._ids[request.uuid] = []
 
     async def _open_session(self, request: Any) -> BackendSession:
         try:
@@ -178,6 +185,8 @@ class O3Scheduler(ServerRollout):
         token_ids, _, logprobs = self.prepare_response_continuation(response_choice)
         self._check_guard(token_ids)
         outcome = await trajectory.advance(token_ids, response_choice.finish_reason)
+        all_ids = self._ids[infer_request.uuid]
+        all_ids += [*token_ids[: outcome.kept], *outcome.appended_ids]
         mask = self._loss_mask(infer_request.uuid, token_ids[: outcome.kept])
         trained = [p for p, m in zip(logprobs, mask, strict=False) if m]
         if logprobs and not trained:
@@ -190,8 +199,9 @@ class O3Scheduler(ServerRollout):
             return {"done": False}
         summary = trajectory.summary
         del self._trajectories[infer_request.uuid], self._spans[infer_request.uuid]
+        infer_request.messages[-1]["content"] = self._completion(infer_request)
         self._placed.pop(infer_request.uuid, None)
-        infos = write_infos(summary)
+        infos = write_infos(summary, self._prefix(infer_request).text)
         result: dict[str, Any] = {
             "done": True,
             "rollout_infos": {**infos, "images": list(infer_request.images)},
@@ -202,9 +212,7 @@ class O3Scheduler(ServerRollout):
             # A tag ended the turn before the engine did.
             response_choice.finish_reason = "stop"
         if outcome.kept < len(token_ids) or 0 in mask:
-            ids = token_ids[: outcome.kept] + outcome.appended_ids
-            self._replace_text(infer_request, response_choice, self._decode(ids))
-            result["response_token_ids"] = ids
+            result["response_token_ids"] = token_ids[: outcome.kept] + outcome.appended_ids
             result["response_loss_mask"] = mask + [0] * len(outcome.appended_ids)
             result["rollout_logprobs"] = trained
         return result
@@ -222,19 +230,14 @@ class O3Scheduler(ServerRollout):
             return [1] * len(token_ids)
         return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
 
-    def _replace_text(self, infer_request: Any, response_choice: Any, text: str) -> None:
-        """Let the last message end with a text in place of what the turn sampled."""
-        message, said = infer_request.messages[-1], response_choice.message.content
-        if not isinstance(message["content"], str) or not message["content"].endswith(said):
-            return
-        # ms-swift puts a response prefix before the turn's text, and takes an end of text off it.
-        sampled = self._decode(response_choice.token_ids)
-        prefix = next(n for n in range(len(said) + 1) if sampled.startswith(said[n:]))
-        kept = len(message["content"]) - (len(said) - prefix)
-        message["content"] = message["content"][:kept] + text
+    def _completion(self, infer_request: Any) -> str:
+        """Return the text of a trajectory that is over, as rewards and logs read it."""
+        ids = self._codec_template.skip_stop_tokens(self._ids.pop(infer_request.uuid))
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        return self._prefix(infer_request).text + text
 
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
+    def _prefix(self, infer_request: Any) -> ResponsePrefix:
+        return prefix_of(self._codec_template, infer_request.chat_template_kwargs)
 
     def check_finished(self, infer_request: Any, response_choice: Any, current_turn: int) -> bool:
         """Tell ms-swift whether the trajectory is over; ``on_turn_end`` has decided it."""
@@ -245,13 +248,16 @@ class O3Scheduler(ServerRollout):
         outcome, mask, logprobs = self._turns.pop(infer_request.uuid)
         token_ids, _, _ = self.prepare_response_continuation(response_choice)
         appended = outcome.appended_ids
+        # The engine samples after the prefix; later prompts and training begin with it. ms-swift
+        # adds it by itself in colocate mode alone.
+        prefix = self._prefix(infer_request).token_ids if current_turn == 1 else ()
         if not self._sampling.train_code_tokens:
             self._spans[infer_request.uuid].push_ids(self._tokens.texts, appended)
         new_images = [data_uri(image.data) for image in outcome.images]
         infer_request.images = [*infer_request.images, *new_images]
         return {
             "infer_request": infer_request,
-            "response_token_ids": token_ids[: outcome.kept] + appended,
-            "response_loss_mask": mask + [0] * len(appended),
+            "response_token_ids": [*prefix, *token_ids[: outcome.kept], *appended],
+            "response_loss_mask": [0] * len(prefix) + mask + [0] * len(appended),
             "rollout_logprobs": logprobs,
         }

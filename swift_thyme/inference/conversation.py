@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from swift_thyme.core.errors import DataError
+from swift_thyme.host.response_prefix import prefix_of
 from swift_thyme.host.template_codec import TemplateCodec
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class ConversationCodec(TemplateCodec):
         except (ValueError, OSError) as error:
             raise DataError(f"the prompt cannot be encoded: {error}") from error
         self.prompt_ids: list[int] = list(encoded["input_ids"])
-        """Ids of the prompt with ONE placeholder per image."""
+        """Ids of the prompt with ONE placeholder per image, up to the first that is sampled."""
+        self.prefix = prefix_of(template)
+        """What the template put at the end of the prompt; the assistant's turn begins with it."""
         self.prompt_images: list[Image.Image] = list(encoded.get("images") or [])
         """Its images, resized as the model sees them."""
         self.processor_kwargs: dict[str, Any] = dict(encoded.get("mm_processor_kwargs") or {})
@@ -106,9 +109,14 @@ class ConversationState:
         return self.codec.prompt_length()
 
     @property
+    def opening(self) -> str:
+        """What the template put in front of the turn, as text."""
+        return self.codec.prefix.text
+
+    @property
     def turn_ids(self) -> list[int]:
-        """The assistant's turn so far."""
-        return self.token_ids[len(self.codec.prompt_ids) :]
+        """The assistant's turn so far, from the template's prefix on."""
+        return [*self.codec.prefix.token_ids, *self.token_ids[len(self.codec.prompt_ids) :]]
 
     def extend(self, token_ids: Sequence[int], outcome: TurnOutcome) -> None:
         """Append a turn and what follows it."""

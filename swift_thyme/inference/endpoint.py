@@ -127,7 +127,9 @@ class _Conversation:
                 n_images = content.count(IMAGE_TAG)
                 content, images = _parts(content, images[:n_images]), images[n_images:]
             self._prompt.append({"role": message["role"], "content": content})
-        self._turn: list[dict[str, Any]] = []
+        self.opening = engine.response_prefix
+        # With a prefix of our own the server continues a turn from the first request on.
+        self._turn = _parts(self.opening, [])
 
     @property
     def length(self) -> int | None:
@@ -273,6 +275,8 @@ class EndpointEngine:
     """
 
     max_total_tokens: int | None = None
+    response_prefix = ""
+    """Text that each assistant's turn begins with."""
 
     def __init__(
         self, url: str, client: httpx.AsyncClient, *, model_name: str, max_images: int
@@ -424,6 +428,7 @@ async def connect(
     try:
         name = settings.model or await _first_model(client, url)
         engine = EndpointEngine(url, client, model_name=name, max_images=settings.max_images)
+        engine.response_prefix = settings.response_prefix or ""
         await engine.probe()
     except BaseException:
         await client.aclose()

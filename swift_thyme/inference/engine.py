@@ -67,6 +67,10 @@ class Conversation(Protocol):
         """The model's tokens, bound to this trajectory's prompt."""
 
     @property
+    def opening(self) -> str:
+        """What stands in front of the turn before anything is sampled, as text; mostly nothing."""
+
+    @property
     def length(self) -> int | None:
         """Prompt and turn so far in tokens, images expanded; None where the engine cannot tell."""
 

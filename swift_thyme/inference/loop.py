@@ -24,6 +24,7 @@ from swift_thyme.core.segment import (
     Segment,
     observation_segment,
     split_sampled_text,
+    with_opening,
 )
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.core.trajectory import (
@@ -75,7 +76,7 @@ class LoopSettings:
 
 
 class TextEvent(NamedTuple):
-    """The model wrote something."""
+    """The model wrote something, or its template in front of it."""
 
     text: str
 
@@ -233,6 +234,8 @@ async def run_trajectory(
         conversation.codec, limits, open_session, prompt_images=len(task.images), name=task.id
     )
     driver = _Driver(conversation, trajectory, limits, settings, stream)
+    if stream and conversation.opening:
+        yield TextEvent(conversation.opening)
     try:
         async with aclosing(driver.events()) as events:
             async for event in events:
@@ -245,7 +248,7 @@ async def run_trajectory(
         summary.blocks.clear()
     yield FinishedTrajectory(
         task=task,
-        segments=tuple(driver.segments),
+        segments=with_opening(driver.segments, conversation.opening),
         summary=summary,
         prompt_tokens=conversation.prompt_tokens,
         sampled_tokens=summary.sampled_tokens if conversation.counts_tokens else None,

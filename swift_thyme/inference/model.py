@@ -1,8 +1,8 @@
 """Which model, in which engine: from a name or a folder to something that samples.
 
 A checkpoint that ms-swift saved says in ``args.json`` how it was trained (template, system prompt,
-pixel limits), and that is followed. The testbed's tiny model names its template in its
-configuration, so ``thyme ask --model swift_thyme/testbed/model`` needs no further flag.
+response prefix, pixel limits), and that is followed. The testbed's tiny model names its template in
+its configuration, so ``thyme ask --model swift_thyme/testbed/model`` needs no further flag.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from swift_thyme.core.errors import EngineError, SettingsError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
+from swift_thyme.host.response_prefix import check_prefix
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.model_settings import ENGINES, ModelSettings, has_gpu
 from swift_thyme.inference.task import default_system_prompt
@@ -39,6 +40,7 @@ _TESTBED_KEY = "thyme_template"
 
 def describe(settings: ModelSettings) -> dict[str, Any]:
     """Return what decides about the tokens of a model, as JSON values, without loading it."""
+    prefix = {"response_prefix": settings.response_prefix, "thinking": settings.enable_thinking}
     return {
         "model": settings.model,
         "weights": _weights_mark(settings.model),
@@ -50,6 +52,8 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
         "max_images": settings.max_images,
         "max_pixels": settings.max_pixels,
         "sampling": settings.sampling.as_config(),
+        # Results from before these flags are those without them.
+        **{name: value for name, value in prefix.items() if value is not None},
     }
 
 
@@ -90,6 +94,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         HostError: The installed ms-swift lacks a name that is needed of it.
     """
     engine: Engine
+    check_prefix(settings.response_prefix or "")
     if settings.endpoint is not None:
         from swift_thyme.inference.endpoint import connect
 
@@ -98,7 +103,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         _check_folder(settings.model)
         name = settings.chosen_engine
         _require(name)
-        require(Group.INFERENCE, Group.IMAGES, Group.SAMPLING)
+        require(Group.INFERENCE, Group.IMAGES, Group.PREFIX, Group.SAMPLING)
         engine = _open_vllm(settings) if name == "vllm" else _open_transformers(settings)
     try:
         yield engine
@@ -156,12 +161,18 @@ def _find(settings: ModelSettings) -> Checkpoint:
     if model_type is None and knows_model_type(named):
         # A folder with another name is ambiguous for ms-swift; the configuration is not.
         model_type = named
+    prefix, thinking = settings.response_prefix, settings.enable_thinking
+    if prefix is None and thinking is None:
+        # One of the two flags overrides both of the checkpoint's: for ms-swift the text wins.
+        prefix, thinking = saved.get("response_prefix"), saved.get("enable_thinking")
     return Checkpoint(
         str(folder),
         model_type,
         settings.template or config.get(_TESTBED_KEY) or saved.get("template"),
         settings.max_pixels or saved.get("max_pixels"),
         settings.use_hf,
+        prefix,
+        thinking,
     )
 
 

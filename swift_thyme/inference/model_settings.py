@@ -32,6 +32,11 @@ class ModelSettings:
     """ms-swift's name; None finds it in the configuration."""
     template: str | None = None
     """ms-swift's name; None takes the model's."""
+    response_prefix: str | None = None
+    """Text in front of what the model samples; None takes the checkpoint's, else the template's."""
+    enable_thinking: bool | None = None
+    """Whether a template of a thinking model opens a thought; None takes the checkpoint's, else the
+    template's."""
     dtype: str | None = None
     """``bfloat16``, ``float16`` or ``float32``; None takes the checkpoint's, on a CPU
     float32."""
@@ -62,6 +67,11 @@ class ModelSettings:
             raise SettingsError(f"--endpoint and --engine {self.engine} exclude each other")
         if self.endpoint is None and self.model is None:
             raise SettingsError("give --model, or --endpoint")
+        if self.endpoint is not None and self.enable_thinking is not None:
+            raise SettingsError(
+                "--thinking and --endpoint exclude each other: the server's template decides; "
+                "give --response-prefix the text that it puts in front"
+            )
         for name in ("max_images", "concurrency", "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1")

@@ -3,12 +3,13 @@ r"""The format that ``fmt_orm`` rewards: one think block, then one answer block,
 The grammar, over what the model wrote (sandbox outputs are taken out first; tags match in any
 case; ``ws`` is any amount of white space, none included)::
 
-    completion := ws think ws answer ws
+    completion := ws [ "<think>" ws "</think>" ] ws think ws answer ws
     think      := "<think>" ( text | code )* "</think>"     not empty
     code       := "<code>" anything but code tags "</code>"
     answer     := "<answer>" text "</answer>"               not empty
     text       := characters without any protocol tag
 
+The empty thought in front is that of a template (:attr:`swift_thyme.core.reading.Reading.opening`).
 So leading or trailing junk, an empty or missing block, a second block, code outside the thinking,
 and unclosed or nested tags all fail. Inside a code block every other tag is a piece of a program
 (``print("<answer>")``) and does not count. Special tokens that end a turn (``<|im_end|>``) may
@@ -42,7 +43,8 @@ _INSIDE = (CODE_OPEN, CODE_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
 def follows_format(completion: str) -> bool:
     """Tell whether a completion follows the grammar in this module's docstring."""
     reading = read(_END_TOKENS.sub("", completion))
-    shape = [tag for tag in reading.tags if tag.text not in _INSIDE]
+    start = reading.opening
+    shape = [tag for tag in reading.tags if tag.text not in _INSIDE and tag.start >= start]
     if [tag.text for tag in shape] != _SHAPE or any(tag.stray for tag in reading.tags):
         return False
     think, think_end, answer, answer_end = shape
@@ -52,7 +54,7 @@ def follows_format(completion: str) -> bool:
         if block.start < think.end or block.end > think_end.start:
             return False
     parts = [
-        reading.without_outputs(0, think.start),
+        reading.without_outputs(start, think.start),
         reading.without_outputs(think_end.end, answer.start),
         reading.without_outputs(answer_end.end),
     ]

@@ -24,8 +24,8 @@ from swift_thyme.inference.model import ModelSettings
 from tests.conftest import ROOT
 
 MODEL = (
-    "--model --engine --endpoint --endpoint-key --model-type --template --dtype "
-    "--gpu-memory-utilization --tensor-parallel-size --engine-kwargs --system"
+    "--model --engine --endpoint --endpoint-key --model-type --template --response-prefix "
+    "--thinking --dtype --gpu-memory-utilization --tensor-parallel-size --engine-kwargs --system"
 ).split()
 SAMPLING = "--temperature --top-p --top-k --repetition-penalty --greedy-code --seed".split()
 LIMITS = "--max-turns --max-tokens --max-model-len --max-images --max-pixels".split()

@@ -67,13 +67,17 @@ def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
     logged: list[Any] = []
     store: dict[str, Any] = {"train": defaultdict(list)}
     trainer = SimpleNamespace(
-        _log_rollout=logged.append, _metrics=store, reward_func_names=[], train_dataset=None
+        _log_rollout=logged.append,
+        _metrics=store,
+        reward_func_names=[],
+        train_dataset=None,
+        template=SimpleNamespace(_get_response_prefix=lambda row: ""),
     )
     callback = metrics.ThymeCallback(None, trainer)
     state = SimpleNamespace(is_world_process_zero=True)
     callback.on_train_begin(None, state, None)
     samples = [
-        SimpleNamespace(rollout_infos=write_infos(make_summary("ok"))),
+        SimpleNamespace(rollout_infos=write_infos(make_summary("ok")), extra={}),
         SimpleNamespace(rollout_infos={}),
     ]
     trainer._log_rollout(samples)

@@ -23,6 +23,7 @@ from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings, record_of
+from swift_thyme.host.response_prefix import ResponsePrefix
 
 IMAGE_ID = 1
 CODE = "<code>\nprint(1)\n</code>"
@@ -147,8 +148,16 @@ def test_code_that_is_not_trained_on_stays_code_and_a_response_prefix_text() -> 
     first[sampled - code : sampled] = [0] * code
     sample.response_token_ids[0][:0] = encode("<pre>")
     first[:0] = [0] * len("<pre>")
-    kinds = [segment.kind.value for segment in record_of(sample, decode).record.segments]
-    assert kinds == ["text", "code", "observation", "text"]
+    prefix = ResponsePrefix("<pre>", tuple(encode("<pre>")))
+    segments = record_of(sample, decode, prefix).record.segments
+    assert [segment.text for segment in segments] == [
+        "<pre><think>Look. ",
+        CODE,
+        "<sandbox_output>1\n<image></sandbox_output>",
+        "Red.</think>\n<answer>red</answer>",
+    ]
+    assert [segment.kind.value for segment in segments] == ["text", "code", "observation", "text"]
+    assert segments[0].tokens == len("<think>Look. ")
 
 
 def test_a_rollout_of_another_scheduler_is_split_by_its_loss_mask() -> None:

@@ -26,6 +26,10 @@ CODE = "<code>\n```python\nprint(1)\n```\n</code><sandbox_output>1</sandbox_outp
         "<think>x</think><answer>y</answer>\n<|im_end|>\n<|endoftext|>",
         "<think>a < b, b > c</think><answer>a < c</answer>",
         "<think>x<sandbox_output><answer>z</answer></sandbox_output></think><answer>y</answer>",
+        # An empty thought in front is that of a template whose thinking is off.
+        "<think>\n\n</think>\n\n<think>It is black.</think><answer>black</answer>",
+        " <THINK></think><think>x</think><answer>y</answer>",
+        f"<think>\n\n</think>\n\n<think>Look. {CODE} It is 1.</think><answer>1</answer>",
     ],
 )
 def test_a_completion_in_the_format_passes(completion: str) -> None:
@@ -42,6 +46,12 @@ def test_a_completion_in_the_format_passes(completion: str) -> None:
         "<think></think><answer>y</answer>",
         "<think>  \n </think><answer>y</answer>",
         "<think>x</think><answer></answer>",
+        "<think>\n\n</think>\n\n<answer>y</answer>",
+        "<think></think><think></think><answer>y</answer>",
+        "<think></think><think></think><think>x</think><answer>y</answer>",
+        "Sure! <think></think><think>x</think><answer>y</answer>",
+        "<think>x</think><think></think><answer>y</answer>",
+        "<think></think>x<think>x</think><answer>y</answer>",
         "<think>x</think><answer>  \n</answer>",
         "Sure! <think>x</think><answer>y</answer>",
         "<think>x</think> so <answer>y</answer>",
@@ -75,6 +85,14 @@ def test_very_long_completions_are_checked_in_linear_time() -> None:
     assert not follows_format("<think>" * 20_000)
     assert not follows_format("<code>" * 20_000)
     assert follows_format(f"<think>{'word ' * 100_000}</think><answer>y</answer>")
+
+
+def test_an_empty_thought_in_front_is_no_reasoning() -> None:
+    empty = "<think>\n\n</think>\n\n"
+    assert read(f"{empty}<think>It is 1.</think><answer>1</answer>").reasoning == "It is 1."
+    assert read(f"{empty}It is 1.<answer>1</answer>").reasoning == "It is 1."
+    assert read(f"{empty}<answer>1</answer>").reasoning == ""
+    assert read("<think>a</think><think></think>").reasoning == "a"
 
 
 def test_the_reasoning_is_the_thinking_without_code_and_outputs() -> None:
