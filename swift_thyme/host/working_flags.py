@@ -13,7 +13,7 @@ __all__ = ["UNTOUCHED", "WORKING_ROWS"]
 
 _JOBS = "tests/e2e/test_flag_jobs.py"
 _ENGINE_JOB = f"{_JOBS}::test_what_is_trained_on_is_what_was_sampled"
-_TEACHER_JOB = f"{_JOBS}::test_dynamic_sampling_counts_dropped_trajectories_too"
+_DYNAMIC_JOB = f"{_JOBS}::test_dynamic_sampling_counts_dropped_trajectories_too"
 _PATHS = "tests/host/test_flag_paths.py"
 _FLAG = "tests/host/test_flag.py"
 _ROLLOUT_IDS = (
@@ -217,7 +217,7 @@ WORKING_ROWS = (
     _works(
         "--dynamic_sample true",
         "metrics count every trajectory that was sampled; kept trajectories are those trained on",
-        _TEACHER_JOB,
+        _DYNAMIC_JOB,
         *("--dynamic_sample", "true"),
         fields="dynamic_sample max_resample_times",
     ),
@@ -235,7 +235,7 @@ WORKING_ROWS = (
         "--teacher_model PATH",
         "a local teacher sees the same ids and images (OPD); a data column teacher_prompt or "
         "teacher_images is refused",
-        _TEACHER_JOB,
+        _ENGINE_JOB,
         *("--teacher_model", "{model}"),
         fields="teacher_model teacher_adapters teacher_model_type teacher_model_revision "
         "teacher_deepspeed teacher_kl_coef offload_teacher_model",
@@ -262,6 +262,13 @@ WORKING_ROWS = (
         "flash attention",
         f"{_PATHS}::test_a_flattened_batch_has_the_masks_of_a_padded_one",
         fields="padding_free packing packing_length packing_num_proc packing_strategy",
+    ),
+    _works(
+        "--use_liger_kernel true",
+        "the fused loss is given the mask of sampled tokens; ms-swift names what it cannot be "
+        "combined with",
+        f"{_PATHS}::test_a_fused_loss_is_given_the_mask_of_sampled_tokens",
+        fields="",
     ),
     _works(
         "--tuner_type full or lora, --vllm_enable_lora true",

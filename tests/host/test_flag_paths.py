@@ -73,10 +73,14 @@ def with_padding_free(template: Any) -> Any:
 
     import torch
 
+    def positions(row: dict[str, Any]) -> dict[str, Any]:
+        text = torch.arange(row["input_ids"].shape[-1])[None]
+        return {"position_ids": text.expand(3, 1, -1), "text_position_ids": text}
+
     flat = copy.copy(template)
     flat.padding_free = True
     # The model gives positions of images; their values play no part in the masks.
-    flat._get_position_ids = lambda row: torch.arange(len(row["input_ids"])).expand(3, 1, -1)
+    flat._get_position_ids = positions
     return flat
 
 
@@ -195,6 +199,45 @@ def test_outputs_of_the_sandbox_change_no_loss(
     before = loss_of(loss_type, level, batch, logps)
     assert loss_of(loss_type, level, batch, logps - (~mask) * 3.0) == pytest.approx(before)
     assert loss_of(loss_type, level, batch, logps - mask * 3.0) != pytest.approx(before)
+
+
+def test_a_fused_loss_is_given_the_mask_of_sampled_tokens(template: Any, picture: str) -> None:
+    import torch
+    from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
+
+    inputs, batch = batch_of(template, make_samples(template, picture))
+    given: dict[str, Any] = {}
+
+    def fused(**arguments: Any) -> tuple[Any, list[Any]]:
+        given.update(arguments)
+        return torch.zeros(()), [torch.zeros(())]
+
+    batch.advantages = torch.ones(batch.completion_mask.shape)
+    trainer = SimpleNamespace(
+        template=SimpleNamespace(padding_free=False),
+        advantage_estimator="grpo",
+        beta=0,
+        _get_last_hidden_state=lambda *args: None,
+        _get_rollout_is_correction=lambda *args: (None, None),
+        liger_grpo_loss=fused,
+        control=SimpleNamespace(should_evaluate=False),
+        _metrics={"train": {"clip_ratio": []}},
+        accelerator=SimpleNamespace(gather_for_metrics=lambda value: value),
+    )
+    head = SimpleNamespace(lm_head=SimpleNamespace(weight=None, bias=None))
+    GRPOTrainer.compute_liger_loss(trainer, head, inputs, batch)
+    assert given["attention_mask"].tolist() == batch.completion_mask.tolist()
+    taken = given["selected_token_ids"][given["attention_mask"].bool()].tolist()
+    samples = make_samples(template, picture)
+    sampled = [
+        token
+        for sample in samples
+        for token, mask in zip(
+            sample.response_token_ids[0], sample.response_loss_mask[0], strict=True
+        )
+        if mask
+    ]
+    assert taken == sampled
 
 
 @pytest.mark.parametrize("loss_type", ["real", "fipo"])

@@ -1,7 +1,6 @@
 """Each row of the flag table against ms-swift's real argument classes (one process parses all)."""
 
 import ast
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -117,6 +116,35 @@ def test_a_flag_that_works_is_accepted(
 
 def test_supervised_training_of_megatron_masks_outputs(parsed: dict[str, dict[str, Any]]) -> None:
     assert parsed["megatron_sft megatron sft"]["fields"]["loss_scale"] == "thyme"
+
+
+FIELDS_OF_CLASSES = """
+import dataclasses, json
+from swift.arguments import RLHFArguments, RolloutArguments, SftArguments
+from swift.arguments.base_args.model_args import ModelArguments
+from swift.arguments.base_args.quant_args import QuantizeArguments
+from swift.arguments.infer_args import LmdeployArguments, SglangArguments
+from swift.arguments.sft_args import SwanlabArguments
+from swift.arguments.tuner_args import TunerArguments
+from transformers import Seq2SeqTrainingArguments
+whole = (ModelArguments, QuantizeArguments, LmdeployArguments, SglangArguments, SwanlabArguments,
+         TunerArguments, Seq2SeqTrainingArguments)
+def names(*kinds):
+    return sorted({field.name for kind in kinds for field in dataclasses.fields(kind)})
+print("FIELDS" + json.dumps([names(RLHFArguments, RolloutArguments, SftArguments), names(*whole)]))
+"""
+
+
+def test_every_flag_of_ms_swift_is_in_the_table_or_declared_untouched() -> None:
+    run = run_program(python_program("-c", FIELDS_OF_CLASSES))
+    line = next((x for x in run.stdout.splitlines() if x.startswith("FIELDS")), None)
+    assert line is not None, run.stderr[-3000:]
+    fields, of_whole_classes = map(set, json.loads(line.removeprefix("FIELDS")))
+    in_rows = {name for row in ROWS for name in row.fields}
+    untouched = {name for names in UNTOUCHED.values() for name in names.split()}
+    assert in_rows | untouched <= fields, "the table names a flag that ms-swift does not have"
+    assert not in_rows & untouched
+    assert fields - of_whole_classes <= in_rows | untouched
 
 
 def functions_of(path: Path) -> set[str]:
