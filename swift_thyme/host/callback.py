@@ -63,8 +63,9 @@ def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, floa
         summaries: The trajectories, at least one.
 
     Returns:
-        Metric name to value; ``thyme/trajectories`` is their number. Rates are shares in [0, 1]; ``thyme/code_success_rate`` is missing
-        where no block was executed, because a share of nothing is not zero.
+        Metric name to value; ``thyme/trajectories`` is their number. Rates are shares in [0, 1];
+        ``thyme/code_success_rate`` is missing where no block was executed, because a share of
+        nothing is not zero.
     """
     n = len(summaries)
     statuses = Counter(status for summary in summaries for status in summary.statuses)

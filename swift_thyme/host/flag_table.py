@@ -155,8 +155,7 @@ REFUSED_ROWS = (
         "use grpo, bnpo, dr_grpo, dapo, cispo or sapo",
         *("--loss_type", "fipo"),
         when=(Condition("loss_type", ("real", "fipo")),),
-        fields="real_tau fipo_decay_rate fipo_clip_range fipo_clip_high_only "
-        "fipo_safety_threshold",
+        fields="real_tau fipo_decay_rate fipo_clip_range fipo_clip_high_only fipo_safety_threshold",
     ),
     _refused(
         "--off_policy_sequence_mask_delta",
@@ -205,8 +204,8 @@ REFUSED_ROWS = (
         "--reward_model without --reward_model_plugin",
         (Job.GRPO,),
         "ms-swift's plugins put the images of observations in front of the question",
-        "use --reward_funcs and the judge (docs/rewards.md); where the reward model reads text alone "
-        "give --reward_model_plugin default, else a plugin of your own",
+        "use --reward_funcs and the judge (docs/rewards.md); where the reward model reads text "
+        "alone give --reward_model_plugin default, else a plugin of your own",
         *("--reward_model", "some/model"),
         when=(Condition("reward_model", unless="reward_model_plugin"),),
         fields="reward_model_plugin reward_adapters reward_model_type reward_model_revision "

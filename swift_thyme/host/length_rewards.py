@@ -66,16 +66,17 @@ def own_text(completion: str, summary: TrajectorySummary | None) -> str:
             wrote itself stays: the sandbox's stand directly behind a ``</code>``.
     """
     left = sum(block.entered for block in summary.blocks) if summary else 0
-    texts: list[str] = []
-    for span in read(completion).spans if left else ():
-        text = completion[span.start : span.end]
-        behind_code = "".join(texts[-1:]).lower().endswith(CODE_CLOSE)
-        if span.kind is SpanKind.OUTPUT and left and behind_code:
+    if not left:
+        return completion
+    reading = read(completion)
+    ends_of_code = {tag.end for tag in reading.tags if tag.text == CODE_CLOSE}
+    texts = []
+    for span in reading.spans:
+        if span.kind is SpanKind.OUTPUT and span.start in ends_of_code and left:
             left -= 1
-            texts.append("")
         else:
-            texts.append(text)
-    return "".join(texts) if texts else completion
+            texts.append(completion[span.start : span.end])
+    return "".join(texts)
 
 
 def _summaries(

@@ -60,7 +60,7 @@ WORKING_ROWS = (
     ),
     _works(
         "--stop_words WORDS",
-        "the tags are added; another word ends the trajectory as end_of_text; &lt;code> stands for "
+        "the tags are added; another word ends the trajectory as end_of_text; <code> stands for "
         "a temperature of code",
         f"{_FLAG}::test_the_code_tag_among_the_stop_words_means_a_temperature_of_its_own",
         *("--stop_words", "###"),
@@ -72,8 +72,7 @@ WORKING_ROWS = (
         "the model's own tokens of all turns count, outputs do not",
         _ENGINE_JOB,
         *("--completion_length_limit_scope", "total"),
-        fields="completion_length_limit_scope max_completion_length max_new_tokens "
-        "response_length",
+        fields="completion_length_limit_scope max_completion_length max_new_tokens response_length",
     ),
     _works(
         "--max_length, --vllm_max_model_len",
@@ -93,7 +92,7 @@ WORKING_ROWS = (
     ),
     _works(
         "--temperature, --top_k, --top_p, --min_p, --repetition_penalty",
-        "hold for text; with &lt;code> among the stop words code is sampled greedily",
+        "hold for text; with <code> among the stop words code is sampled greedily",
         "tests/sampling/test_engines.py::"
         "test_top_k_top_p_a_penalty_and_a_seed_change_nothing_inside_code",
         *("--top_k", "50", "--top_p", "0.9", "--repetition_penalty", "1.05", "--min_p", "0.01"),

@@ -57,7 +57,6 @@ FIELDS = (
 RolloutArguments._check_device_count = lambda self: None
 
 
-
 class NoServer:
     """Stands for the client of a rollout server, which is asked while the flags are parsed."""
 

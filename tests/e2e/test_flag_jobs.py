@@ -78,7 +78,10 @@ def job(
     output, capture = folder / "run", folder / "capture"
     flags = grpo_flags(tiny_data, output, steps=2, plugins=(CAPTURE,))
     if request.param == "vllm":
-        rows = {"val_dataset": tiny_data / "eval.jsonl", "chord_sft_dataset": tiny_data / "sft.jsonl"}
+        rows = {
+            "val_dataset": tiny_data / "eval.jsonl",
+            "chord_sft_dataset": tiny_data / "sft.jsonl",
+        }
         argv = [*as_argv(flags | VLLM | rows), *VLLM_FLAGS]
     else:
         argv = as_argv(flags | TRANSFORMERS | {"teacher_model": flags["model"]})
@@ -102,7 +105,9 @@ def test_what_is_trained_on_is_what_was_sampled(job: Job) -> None:
         ids, mask = flat(record["response_token_ids"]), flat(record["response_loss_mask"])
         trained = [i for i, m in zip(ids, mask, strict=True) if m]
         assert trained == flat([turn["token_ids"] for turn in record["turns"]])[: len(trained)]
-        assert len(trained) == record["infos"]["thyme_sampled_tokens"] == len(record["trainer_logps"])
+        assert (
+            len(trained) == record["infos"]["thyme_sampled_tokens"] == len(record["trainer_logps"])
+        )
 
 
 def test_dynamic_sampling_counts_dropped_trajectories_too(job: Job) -> None:

@@ -113,7 +113,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "a gym": {
         "class": "rlhf",
-        "argv": [*GRPO, "--O3", "true", "--gym_env", "x", "--multi_turn_scheduler", "gym_scheduler"],
+        "argv": [
+            *GRPO,
+            "--O3",
+            "true",
+            "--gym_env",
+            "x",
+            "--multi_turn_scheduler",
+            "gym_scheduler",
+        ],
     },
     "a reward model": {
         "class": "rlhf",
