@@ -77,7 +77,7 @@ USES = (
         "--O3 fills what GRPO needs; the limits of a rollout"),
     Use(Group.ROLLOUT, _ARGUMENTS, "GRPOArgumentsMixin", Kind.DEFINED,
         "multi_turn_scheduler max_turns completion_length_limit_scope "
-        "rollout_importance_sampling_mode off_policy_sequence_mask_delta",
+        "rollout_importance_sampling_mode",
         "flag scheduler",
         "--O3 fills the scheduler and the turn limit; the limits of a rollout; a warning"),
     Use(Group.ROLLOUT, _ARGUMENTS, "RolloutTrainerArgumentsMixin", Kind.DEFINED,

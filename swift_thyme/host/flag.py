@@ -291,12 +291,11 @@ def check_model_runner() -> None:
 
 def _warn_about_correction(arguments: Any) -> None:
     mode = getattr(arguments, "rollout_importance_sampling_mode", None)
-    delta = getattr(arguments, "off_policy_sequence_mask_delta", None)
-    if (mode and mode.startswith("sequence")) or delta is not None:
+    if mode and mode.startswith("sequence"):
         logger.warning(
             "greedy code tokens have rollout log-probability 0, which lowers the sequence-level "
-            "ratios of --rollout_importance_sampling_mode sequence_* and counts for "
-            "--off_policy_sequence_mask_delta; THYME_TRAIN_CODE_TOKENS=false leaves them out"
+            "ratios of --rollout_importance_sampling_mode sequence_*; "
+            "THYME_TRAIN_CODE_TOKENS=false leaves them out"
         )
 
 
