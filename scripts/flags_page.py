@@ -103,8 +103,8 @@ def jobs(row: FlagRow) -> str:
 
 
 def test(row: FlagRow) -> str:
-    """Return the place of a row's test, without the folder that all have."""
-    file, _, function = row.test.removeprefix("tests/").partition("::")
+    """Return the place of a row's test and what it says."""
+    file, _, function = row.test.partition("::")
     return f"`{file}` {function.removeprefix('test_').replace('_', ' ')}"
 
 

@@ -337,9 +337,8 @@ UNTOUCHED = {
     ),
     "how a prompt is written": (
         "template system agent_template norm_bbox use_chat_template padding_side "
-        "preserve_thinking add_non_thinking_prefix"
+        "preserve_thinking add_non_thinking_prefix response_prefix enable_thinking max_pixels"
     ),
-    "described in docs/training.md": "max_pixels response_prefix enable_thinking",
     "not read by a rollout of ms-swift": "num_beams stream logprobs top_logprobs",
     "where vLLM runs and how it uses its memory": (
         "vllm_gpu_memory_utilization vllm_tensor_parallel_size vllm_enable_expert_parallel "

@@ -75,14 +75,20 @@ def job(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_data: Path
 ) -> Job:
     folder = tmp_path_factory.mktemp(f"flags_{request.param}")
+    rows = [json.loads(line) for line in (tiny_data / "rl.jsonl").read_text().splitlines()]
+    if request.param == "transformers":
+        # Prompts that are longer than --max_length.
+        for row in rows[::2]:
+            row["messages"][-1]["content"] += " and more" * 1024
+    (folder / "rl.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     output, capture = folder / "run", folder / "capture"
-    flags = grpo_flags(tiny_data, output, steps=2, plugins=(CAPTURE,))
+    flags = grpo_flags(folder, output, steps=2, plugins=(CAPTURE,))
     if request.param == "vllm":
-        rows = {
+        sets = {
             "val_dataset": tiny_data / "eval.jsonl",
             "chord_sft_dataset": tiny_data / "sft.jsonl",
         }
-        argv = [*as_argv(flags | VLLM | rows), *VLLM_FLAGS]
+        argv = [*as_argv(flags | VLLM | sets), *VLLM_FLAGS]
     else:
         argv = as_argv(flags | TRANSFORMERS | {"teacher_model": flags["model"]})
     run = swift("rlhf", *argv, THYME_CAPTURE=str(capture))
@@ -110,10 +116,14 @@ def test_what_is_trained_on_is_what_was_sampled(job: Job) -> None:
         )
 
 
+def test_rows_that_are_too_long_are_replaced(job: Job) -> None:
+    assert all(record["infos"]["thyme_sampled_tokens"] > 0 for record in job.records)
+
+
 def test_dynamic_sampling_counts_dropped_trajectories_too(job: Job) -> None:
-    first, second = job.steps
-    if "teacher_kl" not in first:
+    if "teacher_kl" not in job.steps[0]:
         pytest.skip("the other job")
+    first, second = (line for line in job.lines if "loss" in line)
     assert len(job.records) == 8
     assert first["thyme/trajectories"] == 16
     # The second step trains on the first one's rollout again.

@@ -81,6 +81,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return dict(zip(map(named, PARSED), results, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(JOB_ROWS), ids=named)
 def test_a_job_in_which_the_flag_does_nothing_is_refused(
     parsed: dict[str, dict[str, Any]], case: tuple[FlagRow, Job]
@@ -88,6 +89,7 @@ def test_a_job_in_which_the_flag_does_nothing_is_refused(
     assert parsed[named(case)].get("error") == f"SettingsError: {case[0].line}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(REFUSED_ROWS), ids=named)
 def test_a_flag_that_cannot_work_is_refused_in_one_line(
     parsed: dict[str, dict[str, Any]], case: tuple[FlagRow, Job]
@@ -97,6 +99,7 @@ def test_a_flag_that_cannot_work_is_refused_in_one_line(
     assert case[0].instead
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(HOST_ROWS), ids=named)
 def test_ms_swift_refuses_with_its_own_message(
     parsed: dict[str, dict[str, Any]], case: tuple[FlagRow, Job]
@@ -106,6 +109,7 @@ def test_ms_swift_refuses_with_its_own_message(
     assert "SettingsError" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in cases(WORKING_ROWS) if c[0].example], ids=named)
 def test_a_flag_that_works_is_accepted(
     parsed: dict[str, dict[str, Any]], case: tuple[FlagRow, Job]
@@ -115,6 +119,7 @@ def test_a_flag_that_works_is_accepted(
     assert result["remaining"] == []
 
 
+@pytest.mark.slow
 def test_supervised_training_of_megatron_masks_outputs(parsed: dict[str, dict[str, Any]]) -> None:
     assert parsed["megatron_sft megatron sft"]["fields"]["loss_scale"] == "thyme"
 
@@ -136,6 +141,7 @@ print("FIELDS" + json.dumps([names(RLHFArguments, RolloutArguments, SftArguments
 """
 
 
+@pytest.mark.slow
 def test_every_flag_of_ms_swift_is_in_the_table_or_declared_untouched() -> None:
     run = run_program(python_program("-c", FIELDS_OF_CLASSES))
     line = next((x for x in run.stdout.splitlines() if x.startswith("FIELDS")), None)
