@@ -263,6 +263,13 @@ WORKING_ROWS = (
         fields="padding_free packing packing_length packing_num_proc packing_strategy",
     ),
     _works(
+        "--sequence_parallel_size N",
+        "the processes of a group share each sequence, images of observations too",
+        f"{_JOBS}::test_processes_that_share_a_sequence_compute_its_log_probabilities",
+        *("--sequence_parallel_size", "2"),
+        fields="sequence_parallel_size",
+    ),
+    _works(
         "--use_liger_kernel true",
         "the fused loss is given the mask of sampled tokens; ms-swift names what it cannot be "
         "combined with",
