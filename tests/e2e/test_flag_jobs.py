@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import free_port
+
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
@@ -91,7 +93,7 @@ def job(
         argv = [*as_argv(flags | VLLM | sets), *VLLM_FLAGS]
     else:
         argv = as_argv(flags | TRANSFORMERS | {"teacher_model": flags["model"]})
-    run = swift("rlhf", *argv, THYME_CAPTURE=str(capture))
+    run = swift("rlhf", *argv, THYME_CAPTURE=str(capture), MASTER_PORT=free_port())
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     (log,) = output.glob("**/logging.jsonl")
     return Job(
@@ -154,7 +156,7 @@ def test_processes_that_share_a_sequence_compute_its_log_probabilities(
         "rlhf",
         *as_argv(flags),
         NPROC_PER_NODE="2",
-        MASTER_PORT="29563",
+        MASTER_PORT=free_port(),
         THYME_CAPTURE=str(capture),
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
