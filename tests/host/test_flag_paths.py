@@ -140,6 +140,25 @@ def test_the_loss_scale_of_rows_is_in_their_labels(template: Any, picture: str) 
     assert "seen" not in trained
 
 
+def test_given_rows_of_other_trainers_can_be_masked_too(template: Any, picture: str) -> None:
+    """What the refusal of other kinds of ``--rlhf_type`` says to use."""
+    from swift.template import get_template
+
+    from swift_thyme.host.loss_scale import add_loss_scale
+
+    add_loss_scale()
+    scale = "last_round+thyme"
+    masking = get_template(template.processor, template_type="thyme_tiny", loss_scale=scale)
+    masking.set_mode("rlhf")
+    text = "<think><code>x</code><sandbox_output>seen</sandbox_output></think><answer>2</answer>"
+    messages = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": text}]
+    row = {"messages": messages, "rejected_response": "no", "images": [picture]}
+    labels = masking.encode(row)["chosen_labels"]
+    trained = masking.tokenizer.decode([i for i in labels if i != IGNORED])
+    assert "</code></think>" in trained
+    assert "seen" not in trained
+
+
 class Trainer(SimpleNamespace):
     """What ms-swift's loss asks of its trainer, with log-probabilities that a test gives."""
 
