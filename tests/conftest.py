@@ -1,6 +1,7 @@
 """What several test files share: the repository's paths, and the environment of a CPU job."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,13 @@ def run_program(
 def python_program(*argv: str) -> list[str]:
     """Return the command that runs a Python program with this interpreter."""
     return [sys.executable, *argv]
+
+
+def free_port() -> str:
+    """Return a port for torch's rendezvous, so that jobs beside this one do not matter."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def in_ci() -> bool:

@@ -2,8 +2,10 @@
 
 A trainer callback (``thyme`` in ms-swift's ``callbacks_map``): after each step it gathers the
 summaries of the trajectories that ended on all ranks and hands their means to the trainer's own
-metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. It also
-shows each scored rollout to :mod:`swift_thyme.host.kept_rollouts`, which keeps a few.
+metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. Every
+sampled trajectory counts, also those that ``--dynamic_sample true`` throws away. It also shows each
+scored rollout to :mod:`swift_thyme.host.kept_rollouts`, which keeps a few of those that are trained
+on.
 """
 
 from __future__ import annotations
@@ -33,8 +35,15 @@ __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajector
 logger = logging.getLogger(__name__)
 
 MAX_NAMED_ROWS = 5
-_TRAINER_NAMES = ("_log_rollout", "_metrics", "reward_func_names")
+_TRAINER_NAMES = (
+    "_log_rollout",
+    "_compute_rewards_per_func",
+    "_metrics",
+    "reward_func_names",
+)
 """What tells ms-swift's GRPO trainer from its other trainers, and Megatron's."""
+TEACHER_COLUMNS = ("teacher_prompt", "teacher_images")
+"""Columns that make ms-swift encode a row for a teacher of its own (OPSD)."""
 SUMMED_REWARD_METRICS = frozenset(
     {
         "judge_calls",
@@ -55,14 +64,16 @@ def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, floa
         summaries: The trajectories, at least one.
 
     Returns:
-        Metric name to value. Rates are shares in [0, 1]; ``thyme/code_success_rate`` is missing
-        where no block was executed, because a share of nothing is not zero.
+        Metric name to value; ``thyme/trajectories`` is their number. Rates are shares in [0, 1];
+        ``thyme/code_success_rate`` is missing where no block was executed, because a share of
+        nothing is not zero.
     """
     n = len(summaries)
     statuses = Counter(status for summary in summaries for status in summary.statuses)
     executed = statuses.total()
     images = sum(summary.images for summary in summaries)
     metrics = {
+        "thyme/trajectories": float(n),
         "thyme/tool_use_rate": sum(summary.tool_used for summary in summaries) / n,
         "thyme/turns": sum(summary.turns for summary in summaries) / n,
         "thyme/blocks": sum(summary.blocks_written for summary in summaries) / n,
@@ -163,6 +174,20 @@ def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
     )
 
 
+def _refuse_teacher_columns(columns: Sequence[str]) -> None:
+    """Stop where rows hold a view of a teacher's own.
+
+    ms-swift then encodes each completion a second time, without its loss mask, and stops at the
+    first observation because the two lengths differ.
+    """
+    found = [name for name in TEACHER_COLUMNS if name in columns]
+    if found:
+        raise DataError(
+            f"the training set has a column {found[0]}, from which ms-swift makes a second view of "
+            "each row, without the loss mask of observations: remove the column"
+        )
+
+
 class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no type information
     """Logs trajectory metrics, keeps trajectories, and checks the image files at the start."""
 
@@ -174,13 +199,14 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._seen_rollouts = False
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
-        self._scored: list[TrajectorySummary] = []
+        self._sampled: list[TrajectorySummary] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop with the rows named where image files are missing or cannot be placed."""
         self._watch_rollouts()
         dataset: Any = getattr(self.trainer, "train_dataset", None)
         columns = getattr(dataset, "column_names", None) or []
+        _refuse_teacher_columns(columns)
         if not state.is_world_process_zero or "images" not in columns:
             return
         wanted = [c for c in ("images", "question", "solution", "messages") if c in columns]
@@ -232,6 +258,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
                 "would count as zero; `thyme doctor` says more"
             )
         log_rollout = trainer._log_rollout
+        score = trainer._compute_rewards_per_func
         self._watching = True
         keeper = self._start_keeping()
 
@@ -241,13 +268,19 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         def watch_and_log(samples: list[Any]) -> Any:
             self._seen_rollouts = True
             check_server(samples, trainer.template)
-            read = (read_infos(sample.rollout_infos) for sample in samples)
-            self._scored += [summary for summary in read if summary is not None]
             if keeper is not None:
                 draw_from(trainer, samples, keeper)
             return log_rollout(samples)
 
+        # Every sample is scored once, before dynamic sampling throws groups away.
+        @functools.wraps(score)
+        def count_and_score(samples: list[Any]) -> Any:
+            read = (read_infos(sample.rollout_infos) for sample in samples)
+            self._sampled += [summary for summary in read if summary is not None]
+            return score(samples)
+
         trainer._log_rollout = watch_and_log
+        trainer._compute_rewards_per_func = count_and_score
 
     def _start_keeping(self) -> Keeper | None:
         """Make the keeper; None where nothing is to be kept."""
@@ -269,7 +302,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
 
         from swift_thyme.host.reward_functions import drain_metrics
 
-        ended, self._scored = self._scored, []
+        ended, self._sampled = self._sampled, []
         summaries = gather_object(ended)
         metrics = merge_reward_metrics(gather_object([drain_metrics()]))
         if summaries:

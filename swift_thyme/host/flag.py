@@ -1,4 +1,4 @@
-"""The ``--O3`` flag of ``swift rlhf``, ``swift sft``, ``swift rollout`` and ``swift infer``.
+"""The ``--O3`` flag of ``swift rlhf --rlhf_type grpo``, ``swift rollout`` and ``swift sft``.
 
 ms-swift imports ``--external_plugins`` while it builds its argument object, that is after the
 command line has been split into known and unknown flags and before anything is done with either.
@@ -6,6 +6,9 @@ command line has been split into known and unknown flags and before anything is 
 unknown flags, so that a mistyped flag still stops with ms-swift's own error, and fills in the
 argument object what the user left open. Nothing of ms-swift is subclassed or restarted, the
 argument object stays picklable, and ``O3`` lands in ``args.json`` like every other argument.
+
+A job in which the flag would do nothing, or in which a flag beside it would, is refused first; see
+:mod:`swift_thyme.host.flag_check`.
 
 What ``--O3 true`` fills (never what the user has set):
 
@@ -18,7 +21,8 @@ What ``--O3 true`` fills (never what the user has set):
 ``callbacks``                        ``thyme`` is added (trajectory metrics)
 ``vllm_engine_kwargs``               the sampling hook and its settings are added
 ``vllm_use_async_engine``            true, for ``swift rollout``
-``loss_scale``                       ``thyme``, for ``swift sft``
+``loss_scale``                       ``thyme``, for ``swift sft``, ``megatron sft``, and for the
+                                     demonstrations of ``--chord_sft_dataset``
 ===================================  =====================================================
 """
 
@@ -39,6 +43,8 @@ from swift_thyme.core.environment import Reader, parse_switch
 from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
+from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
+from swift_thyme.host.flag_row import Job, job_of
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -163,8 +169,9 @@ def accept_o3_flag() -> bool:
         return False
     arguments.O3 = bool(_take_o3(remaining))
     if arguments.O3:
+        check_flags(arguments, SCHEDULER_NAME)
         fill_defaults(arguments, O3Settings.from_env())
-        if _is_supervised(arguments) and not _is_given(frames, "loss_scale"):
+        if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
@@ -182,10 +189,12 @@ def _unknown_parser() -> HostError:
     )
 
 
-def _is_supervised(arguments: Any) -> bool:
-    """Tell whether the job is ``swift sft``, whose loss is on demonstrations."""
-    names = {kind.__name__ for kind in type(arguments).__mro__}
-    return "SftArguments" in names and not names & {"RLHFArguments", "PretrainArguments"}
+def _has_demonstrations(arguments: Any) -> bool:
+    """Tell whether the job has a loss on given rows, in which sandbox outputs must be masked."""
+    job = job_of(arguments)
+    if job is Job.GRPO:
+        return bool(getattr(arguments, "chord_sft_dataset", None))
+    return job in (Job.SFT, Job.MEGATRON_SFT)
 
 
 def _is_given(frames: list[FrameType], name: str) -> bool:
@@ -202,19 +211,17 @@ def fill_defaults(arguments: Any, settings: O3Settings) -> None:
     """Fill the fields of an ms-swift argument object that ``--O3 true`` implies.
 
     Args:
-        arguments: ``RLHFArguments``, ``SftArguments``, ``RolloutArguments`` or ``InferArguments``;
-            a field that the class lacks is left alone.
+        arguments: ``RLHFArguments``, ``SftArguments`` or ``RolloutArguments``; a field that the
+            class lacks is left alone.
         settings: What the environment says.
     """
     names = {name for name in dir(type(arguments)) if not name.startswith("_")}
     names.update(vars(arguments))
-    rolls_out = (
-        "multi_turn_scheduler" in names and getattr(arguments, "rlhf_type", "grpo") == "grpo"
-    )
-    if not rolls_out:
+    if job_of(arguments) not in (Job.GRPO, Job.ROLLOUT):
         return
     if not arguments.multi_turn_scheduler:
         arguments.multi_turn_scheduler = SCHEDULER_NAME
+    warn_about_scheduler(arguments.multi_turn_scheduler, SCHEDULER_NAME)
     if arguments.max_turns is None:
         arguments.max_turns = settings.max_turns
     if "vllm_use_async_engine" in names and not hasattr(arguments, "rlhf_type"):
@@ -284,12 +291,11 @@ def check_model_runner() -> None:
 
 def _warn_about_correction(arguments: Any) -> None:
     mode = getattr(arguments, "rollout_importance_sampling_mode", None)
-    delta = getattr(arguments, "off_policy_sequence_mask_delta", None)
-    if (mode and mode.startswith("sequence")) or delta is not None:
+    if mode and mode.startswith("sequence"):
         logger.warning(
             "greedy code tokens have rollout log-probability 0, which lowers the sequence-level "
-            "ratios of --rollout_importance_sampling_mode sequence_* and counts for "
-            "--off_policy_sequence_mask_delta; THYME_TRAIN_CODE_TOKENS=false leaves them out"
+            "ratios of --rollout_importance_sampling_mode sequence_*; "
+            "THYME_TRAIN_CODE_TOKENS=false leaves them out"
         )
 
 

@@ -31,6 +31,7 @@ def register_all() -> None:
         accept_o3_flag,
         sampling_settings,
     )
+    from swift_thyme.host.length_rewards import add_length_rewards
     from swift_thyme.host.loss_scale import add_loss_scale
     from swift_thyme.host.response_prefix import install_prefix_accounting
     from swift_thyme.host.reward_functions import add_reward_functions
@@ -44,6 +45,7 @@ def register_all() -> None:
     multi_turns[SCHEDULER_NAME] = O3Scheduler
     callbacks_map[CALLBACK_NAME] = ThymeCallback
     add_reward_functions()
+    add_length_rewards()
     add_loss_scale()
     install_image_accounting()
     install_upright_images()

@@ -1,13 +1,12 @@
 """Real GRPO jobs through the ``swift`` command on a model whose logits push one token."""
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, python_program, run_program
+from tests.conftest import ROOT, free_port, python_program, run_program
 from tests.sampling.scripts import script_of
 
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
@@ -33,13 +32,6 @@ def pushed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = run_program(python_program(*argv))
     assert run.returncode == 0, run.stderr[-3000:]
     return folder
-
-
-def free_port() -> str:
-    """Return a port for torch's rendezvous, so that jobs beside this one do not matter."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

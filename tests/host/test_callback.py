@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swift_thyme.core.block import BlockRecord
-from swift_thyme.core.errors import HostError
+from swift_thyme.core.errors import DataError, HostError
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason, TrajectorySummary
@@ -68,6 +68,7 @@ def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
     store: dict[str, Any] = {"train": defaultdict(list)}
     trainer = SimpleNamespace(
         _log_rollout=logged.append,
+        _compute_rewards_per_func=len,
         _metrics=store,
         reward_func_names=[],
         train_dataset=None,
@@ -80,12 +81,49 @@ def test_with_a_rollout_server_the_summaries_come_back_with_the_samples(
         SimpleNamespace(rollout_infos=write_infos(make_summary("ok")), extra={}),
         SimpleNamespace(rollout_infos={}),
     ]
+    assert trainer._compute_rewards_per_func(samples) == 2
     trainer._log_rollout(samples)
     callback.on_step_end(None, state, None)
     assert logged == [samples]
     assert store["train"]["thyme/tool_use_rate"] == [1.0]
     callback.on_step_end(None, state, None)
     assert store["train"]["thyme/tool_use_rate"] == [1.0]
+
+
+def test_trajectories_that_dynamic_sampling_throws_away_count_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store: dict[str, Any] = {"train": defaultdict(list)}
+    trainer = grpo_trainer(**NAMES | {"_metrics": store, "_compute_rewards_per_func": len})
+    trainer.reward_funcs = []
+    callback = start(trainer, monkeypatch)
+    infos = [write_infos(make_summary(*statuses)) for statuses in (["ok"], [], [], [])]
+    samples = [SimpleNamespace(rollout_infos=values) for values in infos]
+    # Two batches are scored, and the second one alone is trained on.
+    for batch in (samples[:2], samples[2:]):
+        trainer._compute_rewards_per_func(batch)
+    trainer._log_rollout(samples[2:])
+    callback.on_step_end(None, SimpleNamespace(), None)
+    assert store["train"]["thyme/trajectories"] == [4]
+    assert store["train"]["thyme/tool_use_rate"] == [0.25]
+
+
+@pytest.mark.parametrize("column", ["teacher_prompt", "teacher_images"])
+def test_a_column_of_a_teachers_own_view_is_named(
+    monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    trainer = grpo_trainer(**NAMES, reward_funcs=[])
+    trainer.train_dataset = SimpleNamespace(column_names=["messages", column])
+    with pytest.raises(DataError, match=f"a column {column}"):
+        start(trainer, monkeypatch)
+
+
+NAMES: dict[str, Any] = {
+    "_log_rollout": print,
+    "_compute_rewards_per_func": print,
+    "_metrics": {},
+    "reward_func_names": [],
+}
 
 
 def start(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -103,11 +141,11 @@ def grpo_trainer(**attributes: Any) -> Any:
     return trainer
 
 
-@pytest.mark.parametrize("name", ["_log_rollout", "_metrics", "reward_func_names"])
+@pytest.mark.parametrize("name", list(NAMES))
 def test_a_grpo_trainer_that_lacks_a_name_ends_the_job(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    attributes = {"_log_rollout": print, "_metrics": {}, "reward_func_names": []}
+    attributes = dict(NAMES)
     del attributes[name]
     with pytest.raises(HostError, match=name):
         start(grpo_trainer(**attributes), monkeypatch)
@@ -122,16 +160,14 @@ def test_another_trainer_is_worth_a_warning(
 
 
 def test_a_step_that_showed_no_rollout_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"_log_rollout": print, "_metrics": {}, "reward_func_names": []}
-    callback = start(grpo_trainer(**names, reward_funcs=[]), monkeypatch)
+    callback = start(grpo_trainer(**NAMES, reward_funcs=[]), monkeypatch)
     with pytest.raises(HostError, match="_log_rollout"):
         callback.on_step_end(None, SimpleNamespace(), None)
 
 
 def test_rewards_that_are_not_filled_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"_log_rollout": print, "_metrics": {}, "reward_func_names": []}
     reward = SimpleNamespace(fills_missing=True)
-    trainer = grpo_trainer(**names, reward_funcs=[reward], _compute_rewards_per_func=print)
+    trainer = grpo_trainer(**NAMES, reward_funcs=[reward])
     with pytest.raises(HostError, match="count as zero"):
         start(trainer, monkeypatch)
 

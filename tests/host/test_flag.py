@@ -12,7 +12,7 @@ from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.host.flag import O3Settings, _take_o3, accept_o3_flag, fill_defaults
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
-from tests.conftest import TINY_MODEL, python_program, run_program
+from tests.conftest import TINY_MODEL, free_port, python_program, run_program
 
 BASE = [
     "--model",
@@ -115,14 +115,38 @@ CASES: dict[str, dict[str, Any]] = {
     "mistyped": {"class": "rlhf", "argv": [*GRPO, "--O3", "true", "--lerning_rate", "1"]},
     "mistyped o3": {"class": "rlhf", "argv": [*GRPO, "--O33", "true"]},
     "no bool": {"class": "rlhf", "argv": [*GRPO, "--O3", "maybe"]},
-    "dpo": {"class": "rlhf", "argv": [*TRAIN, "--O3", "true"]},
+    "dpo without O3": {"class": "rlhf", "argv": TRAIN},
+    "demonstrations": {
+        "class": "rlhf",
+        "argv": [*GRPO, "--O3", "true", "--chord_sft_dataset", "unused.jsonl"],
+    },
+    "several": {
+        "class": "rlhf",
+        "argv": [*GRPO, "--O3", "true", "--gym_env", "x", "--sdar_loss_coef", "1"],
+    },
+    "a gym": {
+        "class": "rlhf",
+        "argv": [
+            *GRPO,
+            "--O3",
+            "true",
+            "--gym_env",
+            "x",
+            "--multi_turn_scheduler",
+            "gym_scheduler",
+        ],
+    },
+    "a reward model": {
+        "class": "rlhf",
+        "argv": [*GRPO, "--O3", "true", "--reward_model", "x", "--reward_model_plugin", "genrm"],
+    },
     "sft": {"class": "sft", "argv": [*TRAIN, "--O3", "true"]},
     "sft with a loss scale": {
         "class": "sft",
         "argv": [*TRAIN, "--O3", "true", "--loss_scale", "default"],
     },
     "sft without O3": {"class": "sft", "argv": TRAIN},
-    "infer": {"class": "infer", "argv": [*BASE, "--O3", "true", "--load_args", "false", *INFER]},
+    "infer without O3": {"class": "infer", "argv": [*BASE, "--load_args", "false", *INFER]},
 }
 
 
@@ -131,7 +155,9 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     cases = tmp_path_factory.mktemp("parse") / "cases.json"
     cases.write_text(json.dumps(list(CASES.values())))
     program = Path(__file__).parents[1] / "e2e" / "parse_cases.py"
-    run = run_program(python_program(str(program), str(cases)), timeout_s=300)
+    run = run_program(
+        python_program(str(program), str(cases)), timeout_s=300, MASTER_PORT=free_port()
+    )
     line = next((x for x in run.stdout.splitlines() if x.startswith("RESULTS")), None)
     assert line is not None, run.stderr[-3000:]
     return dict(zip(CASES, json.loads(line.removeprefix("RESULTS")), strict=True))
@@ -282,20 +308,45 @@ def test_a_value_that_is_neither_true_nor_false_is_an_error(
     assert "SystemExit" in parsed["no bool"]["error"]
 
 
-@pytest.mark.parametrize("command", ["sft", "infer", "dpo"])
-def test_o3_is_accepted_where_nothing_rolls_out(
+def test_supervised_training_rolls_nothing_out(parsed: dict[str, dict[str, Any]]) -> None:
+    assert parsed["sft"]["remaining"] == []
+    assert parsed["sft"]["fields"]["O3"] is True
+    assert parsed["sft"]["fields"].get("multi_turn_scheduler") is None
+
+
+@pytest.mark.parametrize("command", ["infer without O3", "dpo without O3", "sft without O3"])
+def test_a_plugin_without_the_flag_refuses_nothing(
     parsed: dict[str, dict[str, Any]], command: str
 ) -> None:
     assert parsed[command]["remaining"] == []
-    assert parsed[command]["fields"]["O3"] is True
-    assert parsed[command]["fields"].get("multi_turn_scheduler") is None
+    assert parsed[command]["fields"]["O3"] is False
+
+
+def test_every_flag_that_cannot_work_is_named(parsed: dict[str, dict[str, Any]]) -> None:
+    error = parsed["several"]["error"]
+    assert "--gym_env NAME cannot be used with --O3 true" in error
+    assert "--sdar_loss_coef above 0 cannot be used with --O3 true" in error
+
+
+def test_a_scheduler_of_the_users_may_have_a_gym(parsed: dict[str, dict[str, Any]]) -> None:
+    assert parsed["a gym"]["fields"]["multi_turn_scheduler"] == "gym_scheduler"
+
+
+def test_a_reward_model_may_have_a_plugin(parsed: dict[str, dict[str, Any]]) -> None:
+    assert "error" not in parsed["a reward model"]
+
+
+def test_demonstrations_beside_rollouts_have_no_loss_on_outputs(
+    parsed: dict[str, dict[str, Any]],
+) -> None:
+    assert parsed["demonstrations"]["fields"]["loss_scale"] == "thyme"
+    assert parsed["plain"]["fields"]["loss_scale"] == "default"
 
 
 def test_o3_sets_the_loss_scale_of_supervised_training_alone(
     parsed: dict[str, dict[str, Any]],
 ) -> None:
-    scales = {name: parsed[name]["fields"].get("loss_scale") for name in ("sft", "dpo", "infer")}
-    assert scales == {"sft": "thyme", "dpo": "last_round", "infer": "default"}
+    assert parsed["sft"]["fields"]["loss_scale"] == "thyme"
     assert parsed["sft with a loss scale"]["fields"]["loss_scale"] == "default"
     assert parsed["sft without O3"]["fields"]["loss_scale"] == "default"
     assert parsed["plain"]["fields"]["loss_scale"] != "thyme"
