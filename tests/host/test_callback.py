@@ -96,9 +96,10 @@ def test_trajectories_that_dynamic_sampling_throws_away_count_too(
     store: dict[str, Any] = {"train": defaultdict(list)}
     trainer = grpo_trainer(**NAMES | {"_metrics": store, "_compute_rewards_per_func": len})
     trainer.reward_funcs = []
+    trainer.template = SimpleNamespace(_get_response_prefix=lambda row: "")
     callback = start(trainer, monkeypatch)
     infos = [write_infos(make_summary(*statuses)) for statuses in (["ok"], [], [], [])]
-    samples = [SimpleNamespace(rollout_infos=values) for values in infos]
+    samples = [SimpleNamespace(rollout_infos=values, extra={}) for values in infos]
     # Two batches are scored, and the second one alone is trained on.
     for batch in (samples[:2], samples[2:]):
         trainer._compute_rewards_per_func(batch)
