@@ -250,14 +250,21 @@ def test_a_rollout_server_keeps_the_users_flags_of_the_engine(
     assert engine["additional_config"] == {"other": 1, "thyme": thyme}
 
 
+class RolloutArguments(SimpleNamespace):
+    """Fields of `swift rollout`, told by the name of their class."""
+
+    def __init__(self, engine_kwargs: Any) -> None:
+        super().__init__(
+            multi_turn_scheduler="o3",
+            max_turns=4,
+            vllm_limit_mm_per_prompt=None,
+            vllm_engine_kwargs=engine_kwargs,
+        )
+
+
 @pytest.mark.parametrize("given", ["[1, 2]", "a word", '"{}"'])
 def test_flags_of_the_engine_that_are_no_object_are_refused(given: str) -> None:
-    arguments = SimpleNamespace(
-        multi_turn_scheduler="o3",
-        max_turns=4,
-        vllm_limit_mm_per_prompt=None,
-        vllm_engine_kwargs=given,
-    )
+    arguments = RolloutArguments(given)
     with pytest.raises(SettingsError, match=r"--vllm_engine_kwargs .* is no JSON object"):
         fill_defaults(arguments, O3Settings())
 
@@ -267,12 +274,7 @@ def test_flags_of_the_engine_may_be_text_or_a_file_of_it(tmp_path: Path) -> None
     file = tmp_path / "engine.json"
     file.write_text(text)
     for given in (text, str(file), {"seed": 4}):
-        arguments = SimpleNamespace(
-            multi_turn_scheduler="o3",
-            max_turns=4,
-            vllm_limit_mm_per_prompt=None,
-            vllm_engine_kwargs=given,
-        )
+        arguments = RolloutArguments(given)
         fill_defaults(arguments, O3Settings())
         assert arguments.vllm_engine_kwargs["seed"] == 4
         assert arguments.vllm_engine_kwargs["logits_processors"] == [VLLM_HOOK]
