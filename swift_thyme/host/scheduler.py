@@ -187,7 +187,8 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             response_choice.finish_reason = "stop"
         if outcome.kept < len(token_ids) or 0 in mask:
             ids = token_ids[: outcome.kept] + outcome.appended_ids
-            self._replace_text(infer_request, response_choice, self._decode(ids))
+            said = response_choice.message.content
+            self._replace_text(infer_request, said, self._decode(token_ids), self._decode(ids))
             result["response_token_ids"] = ids
             result["response_loss_mask"] = mask + [0] * len(outcome.appended_ids)
             result["rollout_logprobs"] = trained
@@ -206,13 +207,19 @@ class O3Scheduler(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no 
             return [1] * len(token_ids)
         return self._spans[uuid].text_mask(self._tokens.texts, token_ids)
 
-    def _replace_text(self, infer_request: Any, response_choice: Any, text: str) -> None:
-        """Let the last message end with a text in place of what the turn sampled."""
-        message, said = infer_request.messages[-1], response_choice.message.content
+    def _replace_text(self, infer_request: Any, said: str, sampled: str, text: str) -> None:
+        """Let the last message end with a text in place of what the turn sampled.
+
+        Args:
+            infer_request: Its last message ends with ``said``.
+            said: The turn's text as ms-swift has it.
+            sampled: The text of its ids.
+            text: The text of those that stay, and of those that are appended.
+        """
+        message = infer_request.messages[-1]
         if not isinstance(message["content"], str) or not message["content"].endswith(said):
             return
         # ms-swift puts a response prefix before the turn's text, and takes an end of text off it.
-        sampled = self._decode(response_choice.token_ids)
         prefix = next(n for n in range(len(said) + 1) if sampled.startswith(said[n:]))
         kept = len(message["content"]) - (len(said) - prefix)
         message["content"] = message["content"][:kept] + text

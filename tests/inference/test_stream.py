@@ -31,6 +31,7 @@ class ScriptedConversation:
 
     counts_tokens = True
     prompt_tokens = 10
+    opening = ""
 
     def __init__(self, turns: Sequence[Sequence[Piece]], chunk: int) -> None:
         self.codec = PieceCodec()
