@@ -78,7 +78,7 @@ def find_turn_end(
     if not text[end:].strip():
         return TurnEnd(read(text), high - n_before, high - n_before, "", True)
     kept, whole = low, decode(ids[:low])
-    while not text.startswith(whole):
+    while kept > n_before and not text.startswith(whole):
         # What is left ends inside a character.
         kept -= 1
         whole = decode(ids[:kept])
