@@ -52,7 +52,6 @@ __all__ = [
     "Tag",
     "TagScanner",
     "begins_tag",
-    "find_stop_tag",
     "find_tags",
     "program_of",
     "read",
@@ -71,7 +70,6 @@ _IN_CODE = (CODE_CLOSE, OUTPUT_OPEN)
 _PATTERNS: dict[tuple[str, ...], re.Pattern[str]] = {
     tags: _pattern(tags) for tags in (PROTOCOL_TAGS, _IN_CODE, _IN_OUTPUT)
 }
-_STOP_TAG = _pattern((CODE_CLOSE, ANSWER_CLOSE))
 _LONGEST_TAG = max(map(len, PROTOCOL_TAGS))
 
 _FENCE_OPEN = re.compile(r"\A\s*```[ \t]*(?:python3?|py)?[ \t]*(?:\r?\n|\Z)", _FLAGS)
@@ -203,12 +201,6 @@ def begins_tag(text: str, tags: tuple[str, ...] = PROTOCOL_TAGS) -> str:
 def find_tags(text: str) -> list[str]:
     """Return every tag of the protocol in a text, in lower case, whatever it stands in."""
     return [tag.lower() for tag in _PATTERNS[PROTOCOL_TAGS].findall(text)]
-
-
-def find_stop_tag(text: str, start: int = 0) -> int | None:
-    """Return the offset just after the first ``</code>`` or ``</answer>``, wherever it stands."""
-    match = _STOP_TAG.search(text, start)
-    return match.end() if match else None
 
 
 class Span(NamedTuple):

@@ -17,12 +17,16 @@ behind the tail would give text that no model has seen.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from swift_thyme.core.protocol import ANSWER_CLOSE, CODE_CLOSE
 from swift_thyme.core.reading import Reading, read
 
-__all__ = ["TurnEnd", "find_turn_end"]
+__all__ = ["TurnEnd", "find_stop_tag", "find_turn_end"]
+
+_STOP_TAG = re.compile(f"{CODE_CLOSE}|{ANSWER_CLOSE}", re.IGNORECASE | re.ASCII)
 
 
 class TurnEnd(NamedTuple):
@@ -74,9 +78,15 @@ def find_turn_end(
     if not text[end:].strip():
         return TurnEnd(read(text), high - n_before, high - n_before, "", True)
     kept, whole = low, decode(ids[:low])
-    while not text.startswith(whole):
+    while kept > n_before and not text.startswith(whole):
         # What is left ends inside a character.
         kept -= 1
         whole = decode(ids[:kept])
     missing = text[len(whole) : end]
     return TurnEnd(read(text[:end]), high - n_before, kept - n_before, missing, True)
+
+
+def find_stop_tag(text: str, start: int = 0) -> int | None:
+    """Return the offset just after the first ``</code>`` or ``</answer>``, wherever it stands."""
+    match = _STOP_TAG.search(text, start)
+    return match.end() if match else None

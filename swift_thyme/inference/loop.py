@@ -19,7 +19,7 @@ from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.core.protocol import ANSWER_CLOSE, IMAGE_TAG
-from swift_thyme.core.reading import find_stop_tag, read
+from swift_thyme.core.reading import read
 from swift_thyme.core.segment import (
     Segment,
     observation_segment,
@@ -35,6 +35,7 @@ from swift_thyme.core.trajectory import (
     TurnOutcome,
 )
 from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter
+from swift_thyme.core.turn_end import find_stop_tag
 from swift_thyme.inference.engine import Conversation, Engine, Sampling
 from swift_thyme.inference.task import Task
 

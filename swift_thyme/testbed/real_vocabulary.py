@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -99,7 +98,7 @@ def real_vocabulary_model() -> Path:
         SettingsError: The ranks are not there.
         OSError: The cache folder cannot be written to.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swift_thyme"
+    cache = Path.home() / ".cache" / "swift_thyme"
     folder = cache / f"real_vocabulary_{_FORMAT}"
     if folder.is_dir():
         return folder

@@ -154,6 +154,15 @@ async def test_a_token_that_also_ends_a_character_takes_the_whole_character_alon
     assert case.text == "<code>#é</code>" + OBSERVED
 
 
+async def test_ids_of_earlier_turns_stay_also_where_they_end_inside_a_character() -> None:
+    case = Case()
+    e, acute = "é".encode()[:1], "é".encode()[1:]
+    await case.turn("<code>", "print('", b"</answer>" + e)
+    outcome = await case.turn(acute + b"')</code>.")
+    assert case.session.codes == ["print('</answer>é')"]
+    assert (outcome.kept, case.codec.decode(outcome.closing_ids)) == (0, "')</code>")
+
+
 @pytest.mark.parametrize(
     "first",
     [

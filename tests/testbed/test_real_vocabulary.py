@@ -48,10 +48,10 @@ def test_eight_processes_make_it_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     program = f'"{sys.executable}" -c "$0" "{log}"'
     shell = f"for n in 1 2 3 4 5 6 7 8; do {program} & done; wait"
-    run = run_program(["bash", "-c", shell, ASK], XDG_CACHE_HOME=str(tmp_path))
+    run = run_program(["bash", "-c", shell, ASK], HOME=str(tmp_path))
     assert run.stdout.replace("\n", "") == "whole" * 8, run.stderr
     assert log.read_text() == "made\n"
-    assert sorted(path.name for path in (tmp_path / "swift_thyme").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / ".cache" / "swift_thyme").iterdir()) == [
         "real_vocabulary_1",
         "real_vocabulary_1.lock",
     ]
@@ -64,11 +64,11 @@ def test_a_failure_leaves_nothing_that_looks_made(
         (folder / "config.json").write_text("half")
         raise OSError("No space left on device")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(module, "_write_model", fail)
     with pytest.raises(OSError, match="No space"):
         module.real_vocabulary_model()
-    assert [path.name for path in (tmp_path / "swift_thyme").iterdir()] == [
+    assert [path.name for path in (tmp_path / ".cache" / "swift_thyme").iterdir()] == [
         "real_vocabulary_1.lock"
     ]
 
