@@ -86,7 +86,7 @@ WORKING_ROWS = (
         "--truncation_strategy delete",
         "a row whose prompt is longer than --max_length is replaced; with `left`, the default, it "
         "ends as length_limit without a token to train on",
-        _ENGINE_JOB,
+        f"{_JOBS}::test_rows_that_are_too_long_are_replaced",
         *("--truncation_strategy", "delete"),
         fields="truncation_strategy",
     ),

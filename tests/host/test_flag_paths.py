@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.host.test_scheduler import template
+from tests.host.test_scheduler import (
+    make_choice,
+    make_request,
+    make_scheduler,
+    take_turn,
+    template,
+)
 
 __all__ = ["template"]
 pytestmark = [
@@ -138,6 +144,29 @@ def test_the_loss_scale_of_rows_is_in_their_labels(template: Any, picture: str) 
     trained = masking.tokenizer.decode([i for i in encoded["labels"] if i != IGNORED])
     assert "</code></think>" in trained
     assert "seen" not in trained
+
+
+def test_a_prompt_that_was_cut_from_the_left_leaves_nothing_to_train_on(
+    template: Any, tmp_path: Path
+) -> None:
+    import asyncio
+
+    from swift.template import get_template
+
+    path = tmp_path / "picture.jpg"
+    Image.new("RGB", (448, 448), (10, 120, 200)).save(path)
+    short = get_template(
+        template.processor,
+        template_type="thyme_tiny",
+        max_length=60,
+        truncation_strategy="left",
+    )
+    scheduler = make_scheduler(short, max_total_tokens=60)
+    choice = make_choice(short, "<think></think><answer>2</answer>")
+    result = asyncio.run(take_turn(scheduler, make_request(path), choice, 1))
+    assert result["done"]
+    assert result["rollout_infos"]["thyme_end_reason"] == "length_limit"
+    assert result["response_token_ids"] == []
 
 
 def test_given_rows_of_other_trainers_can_be_masked_too(template: Any, picture: str) -> None:
