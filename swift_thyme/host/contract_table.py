@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from swift_thyme.host.contract_form import JOB_GROUPS, Group, Kind, Piece, Use
+from swift_thyme.host.contract_entries import JOB_GROUPS, Group, Kind, Piece, Use
 
 __all__ = ["DOCUMENTED", "JOB_GROUPS", "USES", "Group", "Kind", "Piece", "Use"]
-
 
 DOCUMENTED = frozenset(
     {
@@ -67,9 +66,6 @@ USES = (
     Use(Group.FLAG, "swift.arguments.base_args.template_args", "TemplateArguments", Kind.DEFINED,
         "loss_scale", "flag",
         "--O3 fills it for `swift sft`"),
-    Use(Group.FLAG, _ARGUMENTS, "GRPOArgumentsMixin", Kind.DEFINED,
-        "chord_sft_dataset", "flag",
-        "--O3 fills the loss scale of demonstrations"),
 
     # multi-turn rollouts
     Use(Group.ROLLOUT, "swift.arguments.rlhf_args", "RLHFArguments", Kind.DEFINED,
@@ -80,6 +76,9 @@ USES = (
         "rollout_importance_sampling_mode",
         "flag scheduler",
         "--O3 fills the scheduler and the turn limit; the limits of a rollout; a warning"),
+    Use(Group.ROLLOUT, _ARGUMENTS, "GRPOArgumentsMixin", Kind.DEFINED,
+        "chord_sft_dataset", "flag",
+        "--O3 fills the loss scale of demonstrations"),
     Use(Group.ROLLOUT, _ARGUMENTS, "RolloutTrainerArgumentsMixin", Kind.DEFINED,
         "stop_words use_vllm", "flag scheduler",
         "--O3 adds the protocol's stop strings, and the sampling hook where vLLM samples"),

@@ -1,4 +1,4 @@
-"""The form of :mod:`swift_thyme.host.contract_table`: features, kinds of names, and a row."""
+"""What an entry of :mod:`swift_thyme.host.contract_table` is made of."""
 
 from __future__ import annotations
 
