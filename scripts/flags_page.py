@@ -103,9 +103,12 @@ def jobs(row: FlagRow) -> str:
 
 
 def test(row: FlagRow) -> str:
-    """Return the place of a row's test and what it says."""
-    file, _, function = row.test.partition("::")
-    return f"`{file}` {function.removeprefix('test_').replace('_', ' ')}"
+    """Return the places of a row's tests and what they say."""
+    places = (place.partition("::") for place in (row.test, row.why_test) if place)
+    return "; ".join(
+        f"`{file}` {function.removeprefix('test_').replace('_', ' ')}"
+        for file, _, function in places
+    )
 
 
 if __name__ == "__main__":

@@ -69,9 +69,6 @@ USES = (
     Use(Group.FLAG, "swift.utils", "", Kind.DEFINED,
         "json_parse_to_dict", "flag",
         "reads --vllm_engine_kwargs where ms-swift has not done so yet"),
-    Use(Group.FLAG, _ARGUMENTS, "GRPOArgumentsMixin", Kind.DEFINED,
-        "chord_sft_dataset", "flag",
-        "--O3 fills the loss scale of demonstrations"),
 
     # multi-turn rollouts
     Use(Group.ROLLOUT, "swift.arguments.rlhf_args", "RLHFArguments", Kind.DEFINED,
@@ -82,6 +79,9 @@ USES = (
         "rollout_importance_sampling_mode",
         "flag scheduler",
         "--O3 fills the scheduler and the turn limit; the limits of a rollout; a warning"),
+    Use(Group.ROLLOUT, _ARGUMENTS, "GRPOArgumentsMixin", Kind.DEFINED,
+        "chord_sft_dataset", "flag",
+        "--O3 fills the loss scale of demonstrations"),
     Use(Group.ROLLOUT, _ARGUMENTS, "RolloutTrainerArgumentsMixin", Kind.DEFINED,
         "stop_words use_vllm", "flag scheduler",
         "--O3 adds the protocol's stop strings, and the sampling hook where vLLM samples"),

@@ -85,6 +85,8 @@ class Condition:
     field: str
     values: tuple[Any, ...] = ()
     """Values that meet it; empty: every value that is not false, empty or 0."""
+    above: float | None = None
+    """Not None: numbers above it meet it."""
     key: str = ""
     """Not empty: the field is a dict, or its text as JSON, and this key of it is looked at."""
     within: bool = False
@@ -110,6 +112,8 @@ class Condition:
         value = getattr(arguments, self.field, None)
         if self.key:
             value = _as_dict(value).get(self.key)
+        if self.above is not None:
+            return value is not None and value > self.above
         if self.within:
             return not set(self.values).isdisjoint(str(value or "").split("+"))
         return value in self.values if self.values else bool(value)
@@ -146,6 +150,8 @@ class FlagRow:
     """Of a refused row: any of them refuses. Empty: the whole job is refused."""
     instead: str = ""
     """Of a refused row: what to use."""
+    why_test: str = ""
+    """Of a refused row: ``FILE::FUNCTION`` of a test that shows why, on ms-swift's own code."""
     error: str = ""
     """Of a row that ms-swift refuses: a piece of its message."""
 

@@ -17,6 +17,8 @@ _JOB_TEST = f"{_TESTS}::test_a_job_in_which_the_flag_does_nothing_is_refused"
 _REFUSED_TEST = f"{_TESTS}::test_a_flag_that_cannot_work_is_refused_in_one_line"
 _HOST_TEST = f"{_TESTS}::test_ms_swift_refuses_with_its_own_message"
 
+_REASONS = "tests/host/test_flag_paths.py"
+
 _ROLLOUTS = (Job.GRPO, Job.ROLLOUT)
 _TRAINING = (Job.GRPO, Job.SFT)
 _ASK = "`thyme ask`, `thyme serve` and `thyme eval` run code outside training"
@@ -42,6 +44,7 @@ def _refused(
     *example: str,
     when: tuple[Condition, ...],
     fields: str = "",
+    shown: str = "",
 ) -> FlagRow:
     return FlagRow(
         flags=flags,
@@ -51,6 +54,7 @@ def _refused(
         instead=instead,
         example=example,
         when=when,
+        why_test=f"{_REASONS}::{shown}" if shown else "",
         fields=(*(condition.field for condition in when), *fields.split()),
         test=_REFUSED_TEST,
     )
@@ -125,6 +129,7 @@ REFUSED_ROWS = (
         "use --teacher_model, a local teacher",
         *("--teacher_model_server", "http://127.0.0.1:9"),
         when=(Condition("teacher_model_server"),),
+        shown="test_an_api_teacher_is_lost_at_the_first_observation",
         fields="teacher_tag_key",
     ),
     _refused(
@@ -135,6 +140,7 @@ REFUSED_ROWS = (
         "leave it out, or use --teacher_model with --teacher_kl_coef",
         *("--advantage_reweight", "rlsd"),
         when=(Condition("advantage_reweight"),),
+        shown="test_a_teachers_own_view_takes_observations_for_sampled",
         fields="rlsd_lambda rlsd_reweight_clip_range rlsd_lambda_warmup_steps "
         "rlsd_lambda_decay_steps rlsd_negative_only",
     ),
@@ -146,6 +152,7 @@ REFUSED_ROWS = (
         "leave it out, or use --teacher_model with --teacher_kl_coef",
         *("--sdar_loss_coef", "0.1"),
         when=(Condition("sdar_loss_coef"),),
+        shown="test_a_teachers_own_view_takes_observations_for_sampled",
         fields="sdar_gate_beta",
     ),
     _refused(
@@ -155,6 +162,7 @@ REFUSED_ROWS = (
         "use grpo, bnpo, dr_grpo, dapo, cispo or sapo",
         *("--loss_type", "fipo"),
         when=(Condition("loss_type", ("real", "fipo")),),
+        shown="test_ms_swift_takes_a_run_without_a_teacher_for_one_with_it",
         fields="real_tau fipo_decay_rate fipo_clip_range fipo_clip_high_only fipo_safety_threshold",
     ),
     _refused(
@@ -164,6 +172,7 @@ REFUSED_ROWS = (
         "use --rollout_importance_sampling_mode sequence_mask",
         *("--off_policy_sequence_mask_delta", "0.1"),
         when=(Condition("off_policy_sequence_mask_delta"),),
+        shown="test_ms_swift_takes_a_run_without_a_teacher_for_one_with_it",
     ),
     _refused(
         "--structured_outputs_regex PATTERN",
@@ -208,6 +217,7 @@ REFUSED_ROWS = (
         "alone give --reward_model_plugin default, else a plugin of your own",
         *("--reward_model", "some/model"),
         when=(Condition("reward_model", unless="reward_model_plugin"),),
+        shown="test_a_reward_model_sees_returned_images_in_the_wrong_place",
         fields="reward_model_plugin reward_adapters reward_model_type reward_model_revision "
         "reward_template",
     ),
@@ -219,6 +229,16 @@ REFUSED_ROWS = (
         *("--streaming", "true", "--max_steps", "1"),
         when=(Condition("streaming"),),
         fields="shuffle_buffer_size interleave_prob stopping_strategy",
+    ),
+    _refused(
+        "--sequence_parallel_size above 1 without --padding_free true",
+        (Job.GRPO,),
+        "where the length of a batch is no multiple of it, ms-swift 4.6 takes the log-probability "
+        "of each token's neighbour, of observations too",
+        "give --padding_free true with it, or leave it out",
+        *("--sequence_parallel_size", "2"),
+        when=(Condition("sequence_parallel_size", above=1, unless="padding_free"),),
+        shown="test_sequence_parallelism_takes_the_neighbours_of_tokens_without_padding_free",
     ),
     _refused(
         "--template_backend jinja",
@@ -235,6 +255,7 @@ REFUSED_ROWS = (
         "leave it out: in GRPO the scheduler says which tokens are trained on",
         *("--loss_scale", "all"),
         when=(Condition("loss_scale", ("all",), within=True),),
+        shown="test_the_loss_scale_all_would_train_on_the_prompt",
     ),
     _refused(
         "--cached_dataset",

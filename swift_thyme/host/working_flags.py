@@ -86,7 +86,7 @@ WORKING_ROWS = (
         "--truncation_strategy delete",
         "a row whose prompt is longer than --max_length is replaced; with `left`, the default, it "
         "ends as length_limit without a token to train on",
-        _ENGINE_JOB,
+        f"{_JOBS}::test_rows_that_are_too_long_are_replaced",
         *("--truncation_strategy", "delete"),
         fields="truncation_strategy",
     ),
@@ -263,11 +263,10 @@ WORKING_ROWS = (
         fields="padding_free packing packing_length packing_num_proc packing_strategy",
     ),
     _works(
-        "--sequence_parallel_size N",
-        "the processes of a group share each sequence, images of observations too",
-        f"{_JOBS}::test_processes_that_share_a_sequence_compute_its_log_probabilities",
-        *("--sequence_parallel_size", "2"),
-        fields="sequence_parallel_size",
+        "--sequence_parallel_size N --padding_free true",
+        "the processes of a group share each sequence; without --padding_free it is refused",
+        f"{_PATHS}::test_sequence_parallelism_with_padding_free_takes_the_tokens_themselves",
+        fields="",
     ),
     _works(
         "--use_liger_kernel true",

@@ -140,28 +140,3 @@ def test_evaluations_and_corrections_are_logged(job: Job) -> None:
     assert all(step["thyme/trajectories"] == 16 for step in job.steps)
     assert all("rollout_correction/is_weight_mean" in step for step in job.steps)
     assert any(line.get("eval_thyme/trajectories") for line in job.lines)
-
-
-def test_processes_that_share_a_sequence_compute_its_log_probabilities(
-    tmp_path: Path, tiny_data: Path
-) -> None:
-    plugin = "tests/e2e/logprob_plugin.py"
-    flags = grpo_flags(tiny_data, tmp_path / "run", plugins=(plugin,)) | {
-        "ddp_backend": "gloo",
-        "sequence_parallel_size": 2,
-        "max_completion_length": 120,
-    }
-    capture = tmp_path / "capture"
-    run = swift(
-        "rlhf",
-        *as_argv(flags),
-        NPROC_PER_NODE="2",
-        MASTER_PORT=free_port(),
-        THYME_CAPTURE=str(capture),
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    lines = Path(f"{capture}.0").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    assert any(record["images"] for record in records)
-    for record in records:
-        assert record["trainer"] == pytest.approx(record["engine"], abs=1e-4)

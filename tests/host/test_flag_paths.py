@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.host.test_scheduler import template
+from tests.host.test_scheduler import (
+    make_choice,
+    make_request,
+    make_scheduler,
+    take_turn,
+    template,
+)
 
 __all__ = ["template"]
 pytestmark = [
@@ -140,6 +146,29 @@ def test_the_loss_scale_of_rows_is_in_their_labels(template: Any, picture: str) 
     assert "seen" not in trained
 
 
+def test_a_prompt_that_was_cut_from_the_left_leaves_nothing_to_train_on(
+    template: Any, tmp_path: Path
+) -> None:
+    import asyncio
+
+    from swift.template import get_template
+
+    path = tmp_path / "picture.jpg"
+    Image.new("RGB", (448, 448), (10, 120, 200)).save(path)
+    short = get_template(
+        template.processor,
+        template_type="thyme_tiny",
+        max_length=60,
+        truncation_strategy="left",
+    )
+    scheduler = make_scheduler(short, max_total_tokens=60)
+    choice = make_choice(short, "<think></think><answer>2</answer>")
+    result = asyncio.run(take_turn(scheduler, make_request(path), choice, 1))
+    assert result["done"]
+    assert result["rollout_infos"]["thyme_end_reason"] == "length_limit"
+    assert result["response_token_ids"] == []
+
+
 def test_given_rows_of_other_trainers_can_be_masked_too(template: Any, picture: str) -> None:
     """What the refusal of other kinds of ``--rlhf_type`` says to use."""
     from swift.template import get_template
@@ -257,6 +286,117 @@ def test_a_fused_loss_is_given_the_mask_of_sampled_tokens(template: Any, picture
         if mask
     ]
     assert taken == sampled
+
+
+def shared_logps(monkeypatch: pytest.MonkeyPatch, length: int, padding_free: bool) -> list[float]:
+    """Return by how much ms-swift's log-probabilities of the last 3 tokens differ, in a group of 2.
+
+    What the two processes of the group do is done here by one.
+    """
+    import contextlib
+
+    import torch
+    from swift.rlhf_trainers import grpo_trainer
+
+    padded = length + length % 2
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 9, (1, length), generator=generator)
+    logits = torch.randn((1, padded, 9), generator=generator)
+
+    def split(a: Any, b: Any, labels: Any, *rest: Any, **settings: Any) -> tuple[Any, ...]:
+        rolled = torch.roll(labels, -1, dims=1)
+        filled = torch.nn.functional.pad(rolled, (0, padded - length), value=-100)
+        return (None, None, filled, None, None, None, None)
+
+    group = SimpleNamespace(
+        prepare_inputs=lambda inputs: None,
+        real_position_ids=torch.arange(length)[None],
+        pad_and_split_inputs=split,
+        rp_world_size=1,
+    )
+    monkeypatch.setattr(grpo_trainer, "sequence_parallel", group)
+    gather = SimpleNamespace(apply=lambda values, labels, dim, positions: (values, labels))
+    monkeypatch.setattr(grpo_trainer, "GatherLoss", gather)
+    trainer = SimpleNamespace(
+        _template_context=lambda *args: contextlib.nullcontext(),
+        template=SimpleNamespace(padding_free=padding_free),
+        processing_class=SimpleNamespace(pad_token_id=0),
+        temperature=1.0,
+    )
+    found, _ = grpo_trainer.GRPOTrainer._get_logps_via_sp(
+        trainer,
+        lambda **inputs: SimpleNamespace(logits=logits),
+        {},
+        SimpleNamespace(seq_lengths=torch.tensor([3])),
+        3,
+        ids,
+    )
+    expected = logits.log_softmax(-1)[0, length - 4 : length - 1]
+    expected = expected.gather(-1, ids[0, length - 3 :, None])[:, 0]
+    return [float(value) for value in (found[0] - expected).abs()]
+
+
+def test_sequence_parallelism_with_padding_free_takes_the_tokens_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for length in (10, 11):
+        assert max(shared_logps(monkeypatch, length, padding_free=True)) < 1e-5
+
+
+# Why a row of the table is refused. Where one of these fails, ms-swift may have mended it.
+
+
+def test_sequence_parallelism_takes_the_neighbours_of_tokens_without_padding_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert max(shared_logps(monkeypatch, 10, padding_free=False)) < 1e-5
+    assert min(shared_logps(monkeypatch, 11, padding_free=False)) > 1e-3
+
+
+def test_an_api_teacher_is_lost_at_the_first_observation(template: Any, picture: str) -> None:
+    from swift.rlhf_trainers.gkd_helpers import assemble_teacher_completion_logprobs
+
+    samples = make_samples(template, picture)
+    _inputs, batch = batch_of(template, samples)
+    # What a teacher's server returns: one entry per token of the whole sequence.
+    parsed = [
+        ([[-0.1]] * len(row), [[token] for token in row])
+        for row in (sample.encoded["input_ids"] for sample in samples)
+    ]
+    ids = [sample.response_token_ids for sample in samples]
+    mask = batch.completion_mask.bool()
+    alone = assemble_teacher_completion_logprobs(parsed[1:], mask[1:], "cpu", ids[1:])
+    assert alone.topk_logprobs[0, mask[1], 0].tolist() == pytest.approx([-0.1] * int(mask[1].sum()))
+    with pytest.raises(ValueError, match="could not locate"):
+        assemble_teacher_completion_logprobs(parsed[:1], mask[:1], "cpu", ids[:1])
+
+
+def test_a_teachers_own_view_takes_observations_for_sampled(template: Any, picture: str) -> None:
+    from swift.rlhf_trainers.gkd_helpers import encode_teacher_view
+
+    sample = make_samples(template, picture)[0]
+    sample.teacher_prompt = "<image>What is it? It is a 2."
+    assert sample.build_teacher_view()
+    template.set_mode("train")
+    labels = encode_teacher_view(sample, template)["labels"]
+    assert sum(label != IGNORED for label in labels) > sum(sample.response_loss_mask[0])
+
+
+def test_a_reward_model_sees_returned_images_in_the_wrong_place(
+    template: Any, picture: str
+) -> None:
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    completion = f"<code>x</code><sandbox_output>{image}</sandbox_output><answer>2</answer>"
+    messages = [
+        {"role": "user", "content": "<image>What is it?"},
+        {"role": "assistant", "content": completion},
+    ]
+    template.set_mode("train")
+    ids = template.encode({"messages": messages, "images": [picture] * 2})["input_ids"]
+    (start,) = template.tokenizer.encode("<|vision_start|>", add_special_tokens=False)
+    question = template.tokenizer.encode("What is it?", add_special_tokens=False)[0]
+    assert ids[: ids.index(question)].count(start) == 2
+    assert ids.count(start) == 3
 
 
 @pytest.mark.parametrize("loss_type", ["real", "fipo"])
