@@ -10,4 +10,5 @@ bash scripts/setup.sh
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "${@:--q}"
+# Two files of tests at a time: jobs and sandboxes wait much. More would fight for memory.
+python -m pytest --numprocesses "$(($(nproc) > 1 ? 2 : 1))" --dist loadfile "${@:--q}"

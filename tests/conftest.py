@@ -28,9 +28,10 @@ def cpu_environment(**extra: str) -> dict[str, str]:
         TOKENIZERS_PARALLELISM="false",
         VLLM_CPU_KVCACHE_SPACE="1",
         VLLM_LOGGING_LEVEL="WARNING",
-        **extra,
+        # Jobs run beside each other, and torch would take the same port for all.
+        MASTER_PORT=str(free_port()),
     )
-    return environment
+    return environment | extra
 
 
 def run_program(
@@ -53,11 +54,11 @@ def python_program(*argv: str) -> list[str]:
     return [sys.executable, *argv]
 
 
-def free_port() -> str:
-    """Return a port for torch's rendezvous, so that jobs beside this one do not matter."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def in_ci() -> bool:

@@ -9,7 +9,6 @@ from tests.conftest import ROOT
 from tests.sampling.boundary_scripts import PUNCTUAL, SCRIPTS, prompt_of
 
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
-from .test_sampling_jobs import free_port
 
 FLAGS = {
     "template": "qwen2_5_vl",
@@ -38,7 +37,7 @@ def test_the_trainer_takes_turns_that_end_inside_tokens(
     )
     flags = grpo_flags(tmp_path, tmp_path / "run", steps=1) | FLAGS
     argv = as_argv(flags | {"model": str(real_vocabulary)})
-    run = swift("rlhf", *argv, *VLLM_FLAGS, MASTER_PORT=free_port(), PYTHONPATH=str(ROOT))
+    run = swift("rlhf", *argv, *VLLM_FLAGS, PYTHONPATH=str(ROOT))
     assert run.returncode == 0, run.stderr[-4000:]
     (record,) = training_log(tmp_path / "run")
     assert record["thyme/tool_use_rate"] == record["thyme/end/answer"] == 1

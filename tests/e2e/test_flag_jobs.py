@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import free_port
-
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
@@ -93,7 +91,7 @@ def job(
         argv = [*as_argv(flags | VLLM | sets), *VLLM_FLAGS]
     else:
         argv = as_argv(flags | TRANSFORMERS | {"teacher_model": flags["model"]})
-    run = swift("rlhf", *argv, THYME_CAPTURE=str(capture), MASTER_PORT=free_port())
+    run = swift("rlhf", *argv, THYME_CAPTURE=str(capture))
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     (log,) = output.glob("**/logging.jsonl")
     return Job(

@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -22,7 +21,7 @@ from typing import Any
 import pytest
 
 from swift_thyme.core.protocol import STOP_STRINGS
-from tests.conftest import ROOT, TINY_MODEL, cpu_environment, python_program
+from tests.conftest import ROOT, TINY_MODEL, cpu_environment, free_port, python_program
 
 from . import parity_scripts as scripts
 from .jobs import SWIFT, as_argv, grpo_flags, swift, training_log
@@ -60,12 +59,6 @@ def rows_in(folder: Path, data: Path) -> Path:
             )
             file.write(json.dumps({**row, "messages": messages, "solution": "2"}) + "\n")
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, free_port, python_program, run_program
+from tests.conftest import ROOT, python_program, run_program
 from tests.sampling.scripts import script_of
 
 from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
@@ -58,7 +58,6 @@ def test_a_model_that_is_pushed_to_write_placeholders_trains_and_loops_are_trunc
         "rlhf",
         *pushed_job(pushed_model, data, tmp_path / "run"),
         THYME_TRAIN_CODE_TOKENS="false",
-        MASTER_PORT=free_port(),
         PYTHONPATH=str(ROOT),
     )
     assert job.returncode == 0, job.stdout[-2000:] + job.stderr[-4000:]
@@ -79,7 +78,7 @@ def test_without_the_guard_the_same_job_fails(
 ) -> None:
     plugin = "tests/e2e/no_guard_plugin.py"
     argv = pushed_job(pushed_model, data, tmp_path / "run", plugin)
-    job = swift("rlhf", *argv, MASTER_PORT=free_port(), PYTHONPATH=str(ROOT))
+    job = swift("rlhf", *argv, PYTHONPATH=str(ROOT))
     assert job.returncode != 0
     # Where the count is noticed depends on the turn: encoding the next one, or the training batch.
     noticed = ("image placeholders, but", "Number of elements of source < number of ones in mask")

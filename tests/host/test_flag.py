@@ -12,7 +12,7 @@ from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.host.flag import O3Settings, _take_o3, accept_o3_flag, fill_defaults
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
-from tests.conftest import TINY_MODEL, free_port, python_program, run_program
+from tests.conftest import TINY_MODEL, python_program, run_program
 
 BASE = [
     "--model",
@@ -155,9 +155,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     cases = tmp_path_factory.mktemp("parse") / "cases.json"
     cases.write_text(json.dumps(list(CASES.values())))
     program = Path(__file__).parents[1] / "e2e" / "parse_cases.py"
-    run = run_program(
-        python_program(str(program), str(cases)), timeout_s=300, MASTER_PORT=free_port()
-    )
+    run = run_program(python_program(str(program), str(cases)), timeout_s=300)
     line = next((x for x in run.stdout.splitlines() if x.startswith("RESULTS")), None)
     assert line is not None, run.stderr[-3000:]
     return dict(zip(CASES, json.loads(line.removeprefix("RESULTS")), strict=True))

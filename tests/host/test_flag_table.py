@@ -11,7 +11,7 @@ from flags_page import PAGE, page
 from swift_thyme.host.flag_row import FlagRow, Job, Outcome
 from swift_thyme.host.flag_table import HOST_ROWS, JOB_ROWS, REFUSED_ROWS
 from swift_thyme.host.working_flags import UNTOUCHED, WORKING_ROWS
-from tests.conftest import ROOT, TINY_MODEL, free_port, python_program, run_program
+from tests.conftest import ROOT, TINY_MODEL, python_program, run_program
 
 ROWS = (*JOB_ROWS, *REFUSED_ROWS, *HOST_ROWS, *WORKING_ROWS)
 MODEL = [
@@ -74,9 +74,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         json.dumps([{"class": COMMANDS[case[1]][0], "argv": argv_of(case)} for case in PARSED])
     )
     program = ROOT / "tests" / "e2e" / "parse_cases.py"
-    run = run_program(
-        python_program(str(program), str(file)), timeout_s=300, MASTER_PORT=free_port()
-    )
+    run = run_program(python_program(str(program), str(file)), timeout_s=300)
     line = next((x for x in run.stdout.splitlines() if x.startswith("RESULTS")), None)
     assert line is not None, run.stderr[-3000:]
     results = json.loads(line.removeprefix("RESULTS"))

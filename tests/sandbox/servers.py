@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -28,13 +27,6 @@ def variables_of(settings: SandboxSettings) -> dict[str, str]:
         name = "THYME_SANDBOX" if field.name == "mode" else f"THYME_SANDBOX_{field.name.upper()}"
         found[name] = ",".join(value) if isinstance(value, tuple) else str(value)
     return found
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def remote_pool(*urls: str, connect: object = None, **changes: object) -> RemoteSandboxPool:

@@ -21,8 +21,8 @@ from swift_thyme.sandbox.messages import BlockDone, Done, Failed, FailureKind, O
 from swift_thyme.sandbox.remote_protocol import FRAME_TYPE
 from swift_thyme.sandbox.remote_server import HttpServer
 from swift_thyme.sandbox.remote_settings import RemoteSettings
-from tests.conftest import ROOT, python_program
-from tests.sandbox.servers import PATIENCE_S, ServerProcess, free_port, remote_pool, wait_until
+from tests.conftest import ROOT, free_port, python_program
+from tests.sandbox.servers import PATIENCE_S, ServerProcess, remote_pool, wait_until
 
 LONG = "import time\ntime.sleep(600)"
 
