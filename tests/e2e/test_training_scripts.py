@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.core.protocol import STOP_STRINGS
 from tests.conftest import ROOT, TINY_MODEL, python_program, run_program
 
 CPU = (
@@ -91,7 +92,7 @@ def test_the_three_stages_follow_each_other(tmp_path: Path, tiny_data: Path) -> 
     saved = arguments(rl)
     assert saved["learning_rate"] == 5e-7
     assert saved["multi_turn_scheduler"] == "o3"
-    assert saved["stop_words"] == ["</code>", "</answer>"]
+    assert saved["stop_words"] == list(STOP_STRINGS)
     assert saved["overlong_filter"] is True
 
     check_rl_with_a_server(tmp_path / "server", two / "checkpoint-2", tiny_data / "rl.jsonl")
@@ -289,7 +290,7 @@ def test_ms_swift_knows_every_flag_of_the_server_script(tmp_path: Path) -> None:
         assert left == []
     assert parsed["rollout"]["multi_turn_scheduler"] == "o3"
     assert parsed["rollout"]["vllm_use_async_engine"] is True
-    assert parsed["rollout"]["stop_words"] == ["</code>", "</answer>"]
+    assert parsed["rollout"]["stop_words"] == list(STOP_STRINGS)
     assert parsed["rlhf"]["vllm_mode"] == "server"
     assert parsed["rlhf"]["vllm_server_port"] == [8000]
     assert parsed["rlhf"]["learning_rate"] == 5e-7

@@ -145,9 +145,9 @@ def test_without_a_version_the_names_decide(host: HostCopy) -> None:
 def test_the_check_takes_milliseconds(host: HostCopy) -> None:
     seconds = []
     for _ in range(5):
-        before = time.perf_counter()
+        before = time.process_time()
         require(*JOB_GROUPS)
-        seconds.append(time.perf_counter() - before)
+        seconds.append(time.process_time() - before)
     assert min(seconds) < 0.05
 
 
