@@ -6,6 +6,7 @@ import json
 import os
 
 from swift.rlhf_trainers import grpo_trainer, rollout_mixin
+from swift.rlhf_trainers.utils import get_even_process_data
 
 from tests.e2e import parity_scripts
 
@@ -25,25 +26,29 @@ def engine_infer(self, infer_requests, request_config=None, **kwargs):
 
 
 def log_rollout(self, samples):
-    rewards = self._rewards_per_func.tolist()
-    with open(os.environ["THYME_CAPTURE"], "a", encoding="utf-8") as file:
-        for sample, row in zip(samples, rewards, strict=True):
-            infos = {k: v for k, v in sample.rollout_infos.items() if k != "images"}
-            asked = next(m["content"] for m in sample.messages if m["role"] == "user")
-            record = {
-                "script": parity_scripts.name_in(asked),
-                "response_token_ids": sample.response_token_ids,
-                "response_loss_mask": sample.response_loss_mask,
-                "rollout_logprobs": sample.rollout_logprobs,
-                "messages": sample.messages,
-                "finish_reason": sample.finish_reason,
-                "images": [hashlib.md5(str(image).encode()).hexdigest() for image in sample.images],
-                "infos": infos,
-                "rewards": dict(zip(self.reward_func_names, row, strict=True)),
-                "last_prompt": _prompts[sample.request_id],
-                "image_id": self.template.image_token_id,
-            }
-            file.write(json.dumps(record) + "\n")
+    rewards = get_even_process_data(self, self._rewards_per_func.tolist())
+    lines = []
+    for sample, row in zip(samples, rewards, strict=True):
+        infos = {k: v for k, v in sample.rollout_infos.items() if k != "images"}
+        asked = next(m["content"] for m in sample.messages if m["role"] == "user")
+        record = {
+            "script": parity_scripts.name_in(asked),
+            "response_token_ids": sample.response_token_ids,
+            "response_loss_mask": sample.response_loss_mask,
+            "rollout_logprobs": sample.rollout_logprobs,
+            "messages": sample.messages,
+            "finish_reason": sample.finish_reason,
+            "images": [hashlib.md5(str(image).encode()).hexdigest() for image in sample.images],
+            "infos": infos,
+            "rewards": dict(zip(self.reward_func_names, row, strict=True)),
+            "last_prompt": _prompts.get(sample.request_id),
+            "image_id": self.template.image_token_id,
+        }
+        lines.append(json.dumps(record) + "\n")
+    # In one piece, as other processes write to the same file.
+    file = os.open(os.environ["THYME_CAPTURE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, "".join(lines).encode())
+    os.close(file)
     return _log_rollout(self, samples)
 
 
