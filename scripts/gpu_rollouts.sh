@@ -7,7 +7,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mode=${1:?usage: gpu_rollouts.sh colocate or server}
 shift
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} DATASET=$ROWS SAVE_PATH=$OUT/$mode
+export PYTHONPATH+=":$root" DATASET=$ROWS SAVE_PATH=$OUT/$mode
 export THYME_CAPTURE=$OUT/$mode.jsonl
 scripted='{"logits_processors": ["tests.e2e.parity_logits:Scripted"]}'
 plugins=("$root/plugin/agent_rm.py" "$root/tests/e2e/parity_plugin.py")

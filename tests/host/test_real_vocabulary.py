@@ -223,8 +223,9 @@ def test_the_loss_mask_and_the_hook_see_the_ids_that_are_there(
 
 @pytest.mark.parametrize(("prefix", "end"), [("", ""), ("<think>\n", "<|im_end|>")])
 def test_the_text_of_a_repaired_turn_keeps_its_response_prefix(
-    template: Any, scheduler: Any, prefix: str, end: str
+    template: Any, scheduler: Any, monkeypatch: pytest.MonkeyPatch, prefix: str, end: str
 ) -> None:
+    monkeypatch.setattr(template, "_get_response_prefix", lambda row: prefix)
     encode = template.tokenizer.encode
     request = Rollout(template, scheduler, "a").request
     choice = SimpleNamespace(
