@@ -18,7 +18,8 @@ __all__ = ["Relation", "split_items", "to_latex", "to_relation"]
 
 _TOKEN = re.compile(
     r"""\s*(?:
-      (?P<number>\d+(?:\{?,\}?\d{3})+(?!\d)(?:\.\d+)?|\d+\.\d+|\.\d+|\d+)
+      (?P<scientific>(?:\d+(?:\.\d+)?|\.\d+)[eE][-+]?\d+)(?![\w.])
+    | (?P<number>\d+(?:\{?,\}?\d{3})+(?!\d)(?:\.\d+)?|\d+\.\d+|\.\d+|\d+)
     | (?P<command>\\[a-zA-Z]+|\\.)
     | (?P<word>[A-Za-z]+)
     | (?P<power>\*\*)
@@ -57,6 +58,7 @@ _RELATIONS = {"\\le": "<=", "\\leq": "<=", "\u2264": "<=", "\\ge": ">=", "\\geq"
     "\\gt": ">",
 }
 _ROMAN = re.compile(r"\\(?:mathrm|text|textrm|rm|operatorname)\s*\{\s*([A-Za-z]+)\s*\}")
+_LARGEST_POWER = 400
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -134,7 +136,7 @@ class _Reader:
                 else:
                     found += operator + factor
             elif self.starts_factor():
-                if self.kind() == "number" or (self.kind() == "vulgar"):
+                if self.kind() in ("number", "scientific", "vulgar"):
                     raise _Unread
                 found += "\\cdot " + self.power()
             else:
@@ -142,7 +144,7 @@ class _Reader:
 
     def starts_factor(self) -> bool:
         token = self.peek()
-        if self.kind() in ("number", "word", "greek", "vulgar"):
+        if self.kind() in ("number", "scientific", "word", "greek", "vulgar"):
             return True
         if self.kind() == "command":
             return token not in _OPERATORS
@@ -217,6 +219,8 @@ class _Reader:
         kind, token = self.kind(), self.peek()
         if kind == "number":
             return self.number()
+        if kind == "scientific":
+            return self.scientific()
         if token in ("(", "{"):
             return self.group()
         if kind == "vulgar":
@@ -236,6 +240,14 @@ class _Reader:
         if kind == "word":
             return self.word()
         raise _Unread
+
+    def scientific(self) -> str:
+        """Read 1e-7, which is not e minus 7."""
+        digits, _, power = self.take().casefold().partition("e")
+        if abs(int(power[:9])) > _LARGEST_POWER:
+            raise _Unread
+        value = Fraction(digits) * Fraction(10) ** int(power)
+        return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
     def number(self) -> str:
         value = Fraction(re.sub(r"[{},]", "", self.take()))

@@ -22,6 +22,7 @@ Compare = Callable[[str, str, str], Verdict]
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _SEPARATOR = re.compile(r"\s*(?:;|\n|,\s+(?:and\s+|&\s*)?|,(?!\d{3}(?!\d))|\s+and\s+|\s+&\s+)\s*")
+_VAGUE = frozenset("more others other etc so on such some something rest like maybe not".split())
 _ASSIGNED = re.compile(r"\A([A-Za-z])\s*=\s*(?=\S)")
 
 
@@ -84,6 +85,8 @@ def compare_lists(answer: str, reference: str, question: str, compare: Compare) 
         return Verdict.UNDECIDED
     columns = table if short is expected else [list(column) for column in zip(*table, strict=True)]
     covered = all(Verdict.RIGHT in row for row in columns)
+    if any(_VAGUE.intersection(words_of(item)) for item in long):
+        return Verdict.UNDECIDED
     brief = all(len(words_of(item)) <= 2 for item in long)
     return Verdict.WRONG if covered and brief else Verdict.UNDECIDED
 

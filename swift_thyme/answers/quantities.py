@@ -83,6 +83,13 @@ _HEDGES = frozenset(
     "and or not but to than more less least most over under between plus minus times if nor no "
     "per of out either maybe perhaps x percent".split()
 )
+_MONEY = frozenset(("dollars", "euros", "pounds sterling", "yen", "rupees"))
+_RELATED = (
+    frozenset(("time", "months")),
+    frozenset(("energy", "food energy")),
+    frozenset(("mass", "pounds sterling")),
+    _MONEY,
+)
 # Where a K behind a number is no thousand.
 _OTHER_K = re.compile(
     r"\b(?:temperature|kelvin|resolution|race|run|running|marathon|karats?|carats?|gold)\b",
@@ -252,11 +259,28 @@ def _compare(reference: Quantity, answer: Quantity, question: str) -> Verdict:
     if reference.dimension and answer.dimension:
         if reference.dimension == answer.dimension:
             return _by_value(reference, answer, reference.base_value, answer.base_value)
+        if {reference.dimension, answer.dimension} == {"celsius", "fahrenheit"}:
+            return _by_value(reference, answer, _in_celsius(reference), _in_celsius(answer))
         same = reference.value == answer.value
-        return Verdict.UNDECIDED if same else Verdict.WRONG
+        related = _are_related(reference.dimension, answer.dimension)
+        return Verdict.UNDECIDED if same or related else Verdict.WRONG
     if reference.dimension or answer.dimension:
         return _one_unit(reference, answer, question)
     return _by_value(reference, answer, reference.value, answer.value)
+
+
+def _in_celsius(quantity: Quantity) -> Fraction:
+    if quantity.dimension == "celsius":
+        return quantity.value
+    return (quantity.value - 32) * Fraction(5, 9)
+
+
+def _are_related(one: str, other: str) -> bool:
+    """Tell whether two dimensions may measure the same, without a fixed factor between them."""
+    if "^" in one or "^" in other:
+        # A newton metre is a joule.
+        return True
+    return any({one, other} <= family for family in _RELATED)
 
 
 def _noun_is_read(one: Quantity, other: Quantity, question: str) -> bool:

@@ -2,8 +2,8 @@
 
 Both verdicts are given only where the forms of answer and reference leave no room: options by
 letter or text, yes/no, dates, times, numbers with units, lists of such things, equal text after
-normalisation, and expressions that math-verify can read. Anything else stays undecided, above all
-every paraphrase: no rule looks for the reference *inside* a longer answer, as "not black" holds
+normalisation, and expressions of which every sign was read. Anything else stays undecided, above
+all every paraphrase: no rule looks for the reference *inside* a longer answer, as "not black" holds
 "black" and an answer that lists every option holds them all.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from swift_thyme.answers.choices import compare_choice
 from swift_thyme.answers.dates import compare_clocks, compare_dates, parse_clock, parse_date
 from swift_thyme.answers.lists import compare_lists
+from swift_thyme.answers.names import asks_for_a_name
 from swift_thyme.answers.number_words import read_ordinal
 from swift_thyme.answers.polarity import compare_polarity
 from swift_thyme.answers.quantities import compare_quantities, parse_quantity
@@ -89,7 +90,10 @@ def _match(answer: str, reference: str, question: str, maths: MathsCheck | None)
     if verdict is not Verdict.UNDECIDED:
         return verdict
     if maths is not None and _is_maths(answer, reference):
-        return maths(clean(answer), clean(reference))
+        verdict = maths(clean(answer), clean(reference))
+        # "2 + 2" is 4, but not where somebody asks what is written there.
+        written = verdict is Verdict.RIGHT and asks_for_a_name(question)
+        return Verdict.UNDECIDED if written else verdict
     return Verdict.UNDECIDED
 
 
@@ -141,7 +145,9 @@ def _is_maths(answer: str, reference: str) -> bool:
             # A unit is no part of an expression; sympy would take its letters for symbols.
             return False
     quantities = [parse_quantity(text) for text in (answer, reference)]
-    return None in quantities and any(_MATHS_SIGN.search(text) for text in (answer, reference))
+    return None in quantities and any(
+        _MATHS_SIGN.search(clean(text)) for text in (answer, reference)
+    )
 
 
 def answer_is_concluded(reasoning: str, answer: str, tail_chars: int = 400) -> bool:

@@ -46,10 +46,14 @@ NEGATIONS = frozenset(
 """Words after which a phrase may mean its opposite."""
 
 
+def _power(raised: re.Match[str]) -> str:
+    return "^" + unicodedata.normalize("NFKC", raised.group(0)).replace("\u2212", "-")
+
+
 def clean(text: str) -> str:
     r"""Take wrappers and lead-ins off an answer: ``**The answer is \boxed{4}.**`` -> ``4``."""
     # NFKC would turn a raised 2 into a plain one, and so 5 squared into 52.
-    text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m.group(0)), text)
+    text = _SUPERSCRIPTS.sub(_power, text)
     text = unicodedata.normalize("NFC", text).strip()
     while True:
         before = text
