@@ -32,7 +32,7 @@ _LONGEST_RULED = 1000
 
 
 _MATHS_SIGN = re.compile(
-    r"\\[a-zA-Z]|[\^=\u221a\u221b\u03c0\u2264\u2265<>\u00b0\u00bc-\u00be]|\*\*"
+    r"\\[a-zA-Z]|[\^=\u221a\u221b\u03c0\u2264\u2265<>\u207b\u00b0\u00bc-\u00be]|\*\*"
     r"|\d\s*[*/+\-]\s*[\w(\\]|\d[a-z]\b|\d?(?:sqrt|pi)\b|\b(?:sqrt|exp|sin|cos|tan|ln)\b"
 )
 _LONGEST_MATHS = 300

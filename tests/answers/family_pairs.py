@@ -521,7 +521,7 @@ FAMILIES: dict[str, tuple[float, list[tuple[str, str, str, Verdict]]]] = {
     "number words": (0.6, NUMBER_WORDS),
     "magnitudes": (0.6, MAGNITUDES),
     "mixed numbers": (0.8, MIXED_NUMBERS),
-    "powers of units": (0.7, UNIT_POWERS),
+    "powers of units": (0.65, UNIT_POWERS),
     "order": (0.4, ORDER),
     "yes/no with a sentence": (0.55, YES_NO),
     "option letters with text": (0.6, OPTIONS),
