@@ -145,9 +145,7 @@ def _is_maths(answer: str, reference: str) -> bool:
             # A unit is no part of an expression; sympy would take its letters for symbols.
             return False
     quantities = [parse_quantity(text) for text in (answer, reference)]
-    return None in quantities and any(
-        _MATHS_SIGN.search(clean(text)) for text in (answer, reference)
-    )
+    return None in quantities and any(_MATHS_SIGN.search(text) for text in (answer, reference))
 
 
 def answer_is_concluded(reasoning: str, answer: str, tail_chars: int = 400) -> bool:

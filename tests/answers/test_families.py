@@ -45,6 +45,16 @@ def test_the_share_that_is_decided_is_as_large_as_promised(
     assert decided / len(pairs) >= least
 
 
+def test_no_pair_stands_twice_and_there_are_enough() -> None:
+    assert len(ALL_PAIRS) >= 300
+    assert len({pair[1:4] for pair in ALL_PAIRS}) == len(ALL_PAIRS)
+
+
+def test_the_reference_itself_is_always_right(maths: MathsChecker) -> None:
+    for _, _, reference, question, _ in ALL_PAIRS:
+        assert match_answer(reference, reference, question, maths) is Verdict.RIGHT
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_shows_more_than_one_verdict(family: str) -> None:
     assert len({pair[-1] for pair in FAMILIES[family][1]}) == len(Verdict)
