@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from swift_thyme.answers.units import UNITS
 
-__all__ = ["Relation", "split_items", "to_latex", "to_relation"]
+__all__ = ["INFINITY", "Relation", "is_read", "split_items", "to_latex", "to_relation"]
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -58,6 +58,8 @@ _RELATIONS = {"\\le": "<=", "\\leq": "<=", "\u2264": "<=", "\\ge": ">=", "\\geq"
     "\\gt": ">",
 }
 _ROMAN = re.compile(r"\\(?:mathrm|text|textrm|rm|operatorname)\s*\{\s*([A-Za-z]+)\s*\}")
+INFINITY = re.compile(r"\s*([-+]?)\s*(?:\\infty|\u221e|infinity|oo)\s*")
+"""An end of an interval that is no number; the group is its sign."""
 _LARGEST_POWER = 400
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
@@ -366,3 +368,9 @@ def split_items(text: str) -> tuple[str, list[str]]:
             start = index + 1
     parts.append(text[start:-1])
     return (text[0] + text[-1], parts) if len(parts) > 1 else ("", [text])
+
+
+def is_read(text: str) -> bool:
+    """Tell whether every sign of an expression, relation, tuple or set has a known meaning."""
+    _, items = split_items(text)
+    return all(INFINITY.fullmatch(item) or to_relation(item) for item in items)

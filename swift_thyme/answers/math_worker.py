@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import signal
 import sys
 from typing import Any
 
-from swift_thyme.answers.expressions import Relation, split_items, to_relation
+from swift_thyme.answers.expressions import INFINITY, Relation, split_items, to_relation
 
 __all__ = ["main", "compare"]
 
-_INFINITY = re.compile(r"\s*([-+]?)\s*(?:\\infty|\u221e|infinity|oo)\s*")
 _MEMORY_BYTES = 4 << 30
 _LAST_RESORT_S = 30
 """Seconds after which the kernel ends a comparison whose parent is gone and cannot kill it."""
@@ -46,7 +44,7 @@ def compare(answer: str, reference: str) -> str:
 
 
 def _compare_items(answer: str, reference: str) -> str:
-    infinite = [_INFINITY.fullmatch(text) for text in (answer, reference)]
+    infinite = [INFINITY.fullmatch(text) for text in (answer, reference)]
     if any(infinite):
         signs = [match.group(1).strip() == "-" if match else None for match in infinite]
         return "right" if signs[0] == signs[1] else "wrong"

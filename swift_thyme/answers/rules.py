@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from swift_thyme.answers.choices import compare_choice
 from swift_thyme.answers.dates import compare_clocks, compare_dates, parse_clock, parse_date
+from swift_thyme.answers.expressions import is_read
 from swift_thyme.answers.lists import compare_lists
 from swift_thyme.answers.names import asks_for_a_name
 from swift_thyme.answers.number_words import read_ordinal
@@ -145,7 +146,9 @@ def _is_maths(answer: str, reference: str) -> bool:
             # A unit is no part of an expression; sympy would take its letters for symbols.
             return False
     quantities = [parse_quantity(text) for text in (answer, reference)]
-    return None in quantities and any(_MATHS_SIGN.search(text) for text in (answer, reference))
+    if None not in quantities or not all(is_read(clean(text)) for text in (answer, reference)):
+        return False
+    return any(_MATHS_SIGN.search(text) for text in (answer, reference))
 
 
 def answer_is_concluded(reasoning: str, answer: str, tail_chars: int = 400) -> bool:
