@@ -371,6 +371,7 @@ def _mentions(question: str, quantity: Quantity) -> bool:
     """Tell whether the question names the unit of a quantity."""
     if not question or quantity.dimension is None:
         return False
+    question = question.replace("\u00b2", "^2").replace("\u00b3", "^3")
     padded = f" {_spaced(question)} "
     return any(
         f" {_spaced(name)} " in padded and (len(name) > 1 or not name.isalpha())

@@ -179,6 +179,7 @@ UNIT_POWERS: list[tuple[str, str, str, Verdict]] = [
     ("60 miles per hour", "60 mph", "", R),
     ("5 meters squared", "5 m^2", "", R),
     ("25", "25 m\u00b2", "What is the area in square meters?", R),
+    ("25", "25 m\u00b2", "What is the area in m\u00b2?", R),
     ("5 m^{2}", "5 m\u00b2", "", R),
     ("3 N\u00b7m", "3 N*m", "", R),
     ("10 cm\u00b2", "1 m\u00b2", "", W),
