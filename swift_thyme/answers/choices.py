@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from swift_thyme.answers.quantities import compare_quantities, parse_quantity
 from swift_thyme.answers.verdict import Verdict
 from swift_thyme.answers.wording import clean, normalise
 
@@ -32,12 +33,19 @@ _CONFIRMED = re.compile(
     re.IGNORECASE,
 )
 _WITH_TEXT = re.compile(
-    rf"(?:{_NAMED}(?:is\s*|:\s*)?:?\s*)?(?:[\(\[]([A-J])[\)\]]\s*[.:,-]?|([A-J])\s*[.:)]|([A-J])\s+[-\u2013\u2014=])"
+    rf"(?i:{_NAMED}(?:is\s*|:\s*)?:?\s*)?(?:[\(\[]([A-J])[\)\]]\s*[.:,-]?|([A-J])\s*[.:)]|([A-J])\s+[-\u2013\u2014=])"
     r"\s*(\S.*)",
     re.DOTALL,
 )
+# "B blue", "B, blue", "B (blue)": a letter only where the text is an option.
+_LOOSE = re.compile(
+    rf"(?i:{_NAMED}(?:is\s*|:\s*)?:?\s*)?(?P<bracket>[\(\[])?(?P<letter>[A-Ja-j])(?(bracket)[\)\]])"
+    r"(?P<between>\s*[.:),;=\u2013\u2014-]\s*|\s+is\s+|\s+|\s*(?=[\(\[]))(?P<text>\S.*)",
+    re.DOTALL,
+)
+_TEXT_FIRST = re.compile(r"(?P<text>\S.*?)\s*[\(\[](?P<letter>[A-J])[\)\]]", re.DOTALL)
 _SEVERAL = re.compile(
-    rf"{_LETTER}(?:\s*(?:,|;|&|\band\b|\s)\s*(?:and\s+)?{_LETTER})+", re.IGNORECASE
+    rf"(?:both\s+)?{_LETTER}(?:\s*(?:,|;|&|\band\b|\s)\s*(?:and\s+)?{_LETTER})+", re.IGNORECASE
 )
 _HEDGED = re.compile(rf"{_LETTER}(?:\s*(?:\bor\b|/)\s*{_LETTER})+", re.IGNORECASE)
 _ANY_LETTER = re.compile(r"(?<![A-Za-z])[A-Ja-j](?![A-Za-z])")
@@ -102,59 +110,92 @@ def _parse_reference(reference: str, options: dict[str, str]) -> Choice | None:
 
 
 def compare_choice(answer: str, reference: str, question: str) -> Verdict:
-    """Compare where the reference, or the answer, is a choice of option letters."""
+    """Compare where the reference, or the answer, is a choice of option letters.
+
+    What stands beside a letter counts as read only where it is the text of that letter's option.
+    """
     options = parse_options(question)
     expected = _parse_reference(reference, options)
     if expected is None:
-        return _letter_for_text(answer, reference, options)
+        return _letter_for_text(answer, reference, options, question)
     if _HEDGED.fullmatch(clean(answer)) is not None:
         return Verdict.WRONG
+    known = dict(options)
+    if expected.text and len(expected.letters) == 1:
+        known.setdefault(next(iter(expected.letters)), expected.text)
     given = parse_choice(answer)
     if given is None and len(expected.letters) > 1:
         joined = clean(answer).upper()
         if joined.isalpha() and joined.isascii() and len(set(joined)) == len(joined) <= 10:
             given = Choice(frozenset(joined), "") if set(joined) <= set("ABCDEFGHIJ") else None
     if given is None:
-        return _text_for_letter(answer, expected, options)
+        given = _loose_choice(answer, known, question)
+    if given is None:
+        return _text_for_letter(answer, expected, known, question)
+    agrees = _agrees(given, known, question)
     if given.letters != expected.letters:
-        named = given.text and _names(given.text, expected, options)
-        return Verdict.UNDECIDED if named else Verdict.WRONG
-    if not given.text or len(expected.letters) > 1:
+        return Verdict.WRONG if agrees else Verdict.UNDECIDED
+    return Verdict.RIGHT if agrees or len(expected.letters) > 1 else Verdict.UNDECIDED
+
+
+def _agrees(given: Choice, known: dict[str, str], question: str) -> bool:
+    """Tell whether the text beside the letters is theirs; without options only letters count."""
+    if not given.text or not known:
+        return True
+    return given.letters <= _named(given.text, known, question)
+
+
+def _named(text: str, known: dict[str, str], question: str) -> frozenset[str]:
+    """Return the letters of the options that a text is: the same words, else the same quantity."""
+    inner = re.fullmatch(r"[\(\[]([^()\[\]]*)[\)\]]", text.strip(), re.DOTALL)
+    bare = inner.group(1) if inner is not None else text
+    wanted = {normalise(text), normalise(bare)}
+    same = frozenset(letter for letter, option in known.items() if normalise(option) in wanted)
+    quantity = parse_quantity(bare)
+    if same or quantity is None:
+        return same
+    found = set()
+    for letter, option in known.items():
+        other = parse_quantity(option)
+        if other is not None and compare_quantities(other, quantity, question) is Verdict.RIGHT:
+            found.add(letter)
+    return frozenset(found)
+
+
+def _loose_choice(answer: str, known: dict[str, str], question: str) -> Choice | None:
+    """Read a letter and text with little between them, where the text is an option."""
+    cleaned = clean(answer)
+    if any(cleaned.casefold() == option.strip().casefold() for option in known.values()):
+        # "A cat" may be an option itself.
+        return None
+    for pattern in (_LOOSE, _TEXT_FIRST):
+        match = pattern.fullmatch(cleaned)
+        if match is None:
+            continue
+        text, letter = match.group("text").strip(), match.group("letter")
+        article = pattern is _LOOSE and letter == "a" and not match.group("between").strip()
+        if not article and _named(text, known, question):
+            return Choice(frozenset(letter.upper()), text)
+    return None
+
+
+def _text_for_letter(
+    answer: str, expected: Choice, known: dict[str, str], question: str
+) -> Verdict:
+    named = _named(answer, known, question)
+    if len(expected.letters) == 1 and expected.letters <= named:
         return Verdict.RIGHT
-    if _names(given.text, expected, options):
-        return Verdict.RIGHT
-    known = expected.text or options
-    return Verdict.UNDECIDED if known else Verdict.RIGHT
+    return Verdict.WRONG if named else Verdict.UNDECIDED
 
 
-def _names(text: str, expected: Choice, options: dict[str, str]) -> bool:
-    """Tell whether a text is what stands behind the one expected letter."""
-    if len(expected.letters) != 1:
-        return False
-    (letter,) = expected.letters
-    wanted = {normalise(x) for x in (expected.text, options.get(letter, "")) if x}
-    return normalise(text) in wanted
-
-
-def _text_for_letter(answer: str, expected: Choice, options: dict[str, str]) -> Verdict:
-    if _names(answer, expected, options):
-        return Verdict.RIGHT
-    others = {normalise(text) for text in options.values()}
-    return Verdict.WRONG if normalise(answer) in others else Verdict.UNDECIDED
-
-
-def _letter_for_text(answer: str, reference: str, options: dict[str, str]) -> Verdict:
+def _letter_for_text(
+    answer: str, reference: str, options: dict[str, str], question: str
+) -> Verdict:
     """Compare a letter with a reference that is the text of an option."""
-    given = parse_choice(answer)
-    if not options or given is None or len(given.letters) != 1:
+    given = parse_choice(answer) or _loose_choice(answer, options, question)
+    if not options or given is None or len(given.letters) != 1 or not given.letters <= set(options):
         return Verdict.UNDECIDED
-    (letter,) = given.letters
-    if letter not in options:
+    wanted = _named(reference, options, question)
+    if not wanted or not _agrees(given, options, question):
         return Verdict.UNDECIDED
-    texts = {key: normalise(text) for key, text in options.items()}
-    wanted = normalise(reference)
-    if wanted not in texts.values():
-        return Verdict.UNDECIDED
-    if given.text and normalise(given.text) != texts[letter]:
-        return Verdict.UNDECIDED
-    return Verdict.RIGHT if texts[letter] == wanted else Verdict.WRONG
+    return Verdict.RIGHT if given.letters <= wanted else Verdict.WRONG

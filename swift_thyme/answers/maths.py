@@ -1,4 +1,4 @@
-"""Comparing expressions with math-verify, from any thread and within a time limit."""
+"""Comparing expressions with sympy, from any thread and within a time limit."""
 
 from __future__ import annotations
 

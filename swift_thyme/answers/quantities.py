@@ -8,11 +8,15 @@ undecided rather than guessed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from swift_thyme.answers.names import asks_for_a_fraction, asks_for_a_name
+from swift_thyme.answers.number_words import MAGNITUDES, changes_a_number, read_number
+from swift_thyme.answers.units import TABLE, UNITS, find_unit, spellings_of
 from swift_thyme.answers.verdict import Verdict
-from swift_thyme.answers.wording import clean, number_word, words_of
+from swift_thyme.answers.wording import clean, words_of
 
 __all__ = ["Quantity", "parse_quantity", "compare_quantities"]
 
@@ -33,6 +37,14 @@ class Quantity:
     """Digits written after the decimal point."""
     padded: bool = False
     """Whether it is written with leading zeros, as codes and serial numbers are."""
+    magnitude: int = 1
+    """What "thousand", "K" and the like have multiplied; such numbers are often rounded."""
+    letter: str = ""
+    """The letter that stood for the magnitude; it may mean something else ("5K", "5T")."""
+    written: str = ""
+    """The digits as written, without separators; empty for number words."""
+    year: bool = False
+    """Whether words were read as a year ("twenty twenty")."""
 
     @property
     def base_value(self) -> Fraction:
@@ -40,126 +52,13 @@ class Quantity:
         return self.value * self.factor
 
 
-_TABLE: dict[str, dict[str, tuple[str, ...]]] = {
-    "length": {
-        "1e-9": ("nm", "nanometer", "nanometre"),
-        "1e-6": ("um", "µm", "μm", "micrometer", "micrometre", "micron"),
-        "1e-3": ("mm", "millimeter", "millimetre"),
-        "1e-2": ("cm", "centimeter", "centimetre"),
-        "1e-1": ("dm", "decimeter", "decimetre"),
-        "1": ("m", "meter", "metre"),
-        "1000": ("km", "kilometer", "kilometre"),
-        "0.0254": ("in", "inch", "inches"),
-        "0.3048": ("ft", "foot", "feet"),
-        "0.9144": ("yd", "yard"),
-        "1609.344": ("mi", "mile"),
-    },
-    "mass": {
-        "1e-6": ("mg", "milligram"),
-        "1e-3": ("g", "gram", "gramme"),
-        "1": ("kg", "kilo", "kilogram"),
-        "1000": ("t", "tonne", "metric ton"),
-        "0.45359237": ("lb", "lbs", "pound"),
-        "0.028349523125": ("oz", "ounce"),
-    },
-    "time": {
-        "1e-3": ("ms", "millisecond"),
-        "1": ("s", "sec", "secs", "second"),
-        "60": ("min", "mins", "minute"),
-        "3600": ("h", "hr", "hrs", "hour"),
-        "86400": ("d", "day"),
-        "604800": ("week", "wk"),
-    },
-    "months": {"1": ("month",), "12": ("year", "yr", "yrs")},
-    "volume": {
-        "1e-3": ("ml", "mL", "milliliter", "millilitre", "cm^3", "cubic centimeter"),
-        "1e-2": ("cl", "cL", "centiliter", "centilitre"),
-        "1": ("l", "L", "liter", "litre"),
-        "1000": ("m^3", "cubic meter", "cubic metre"),
-    },
-    "area": {
-        "1e-6": ("mm^2", "square millimeter", "square millimetre"),
-        "1e-4": ("cm^2", "sq cm", "square centimeter", "square centimetre"),
-        "1": ("m^2", "sq m", "square meter", "square metre"),
-        "1e4": ("ha", "hectare"),
-        "1e6": ("km^2", "sq km", "square kilometer", "square kilometre"),
-    },
-    "speed": {
-        "1": ("m/s", "meters per second", "metres per second"),
-        "5/18": ("km/h", "kph", "kmh", "kilometers per hour", "kilometres per hour"),
-        "0.44704": ("mph", "miles per hour"),
-    },
-    "angle": {"1": ("°", "deg", "degree")},
-    "celsius": {"1": ("°C", "degrees celsius", "degree celsius", "celsius")},
-    "fahrenheit": {"1": ("°F", "degrees fahrenheit", "degree fahrenheit", "fahrenheit")},
-    "power": {
-        "1e-3": ("mW", "milliwatt"),
-        "1": ("W", "watt"),
-        "1e3": ("kW", "kilowatt"),
-        "1e6": ("MW", "megawatt"),
-    },
-    "energy": {"1": ("J", "joule"), "1e3": ("kJ", "kilojoule"), "3.6e6": ("kWh",)},
-    "food energy": {"1": ("cal", "calorie"), "1000": ("kcal", "kilocalorie")},
-    "voltage": {"1e-3": ("mV", "millivolt"), "1": ("V", "volt"), "1e3": ("kV", "kilovolt")},
-    "current": {"1e-3": ("mA", "milliamp"), "1": ("A", "amp", "ampere")},
-    "resistance": {"1": ("Ω", "ohm"), "1e3": ("kΩ", "kiloohm")},
-    "frequency": {
-        "1": ("Hz", "hertz"),
-        "1e3": ("kHz", "kilohertz"),
-        "1e6": ("MHz", "megahertz"),
-        "1e9": ("GHz", "gigahertz"),
-    },
-    "force": {"1": ("N", "newton"), "1e3": ("kN", "kilonewton")},
-    "pressure": {
-        "1": ("Pa", "pascal"),
-        "1e3": ("kPa", "kilopascal"),
-        "1e6": ("MPa", "megapascal"),
-    },
-    "data": {
-        "1": ("B", "byte"),
-        "1e3": ("KB", "kB", "kilobyte"),
-        "1e6": ("MB", "megabyte"),
-        "1e9": ("GB", "gigabyte"),
-        "1e12": ("TB", "terabyte"),
-    },
-    "percent": {"1/100": ("%", "percent", "per cent", "percentage")},
-    "dollars": {
-        "1": ("$", "usd", "dollar", "us dollar"),
-        "1/100": ("cent", "¢"),
-    },
-    "euros": {"1": ("€", "eur", "euro")},
-    "pounds sterling": {"1": ("£", "gbp", "pound sterling")},
-    "yen": {"1": ("¥", "jpy", "yen")},
-    "pixels": {"1": ("px", "pixel")},
-}
-
-
-def _spellings() -> dict[str, tuple[str, Fraction]]:
-    found: dict[str, tuple[str, Fraction]] = {}
-    for dimension, units in _TABLE.items():
-        for factor, names in units.items():
-            for name in names:
-                found[name] = (dimension, Fraction(factor))
-                if name.isascii() and len(name) > 3:
-                    found.setdefault(f"{name}s", (dimension, Fraction(factor)))
-    return found
-
-
-_UNITS = _spellings()
-_MAGNITUDES = {
-    "dozen": 12,
-    "hundred": 100,
-    "thousand": 1000,
-    "million": 10**6,
-    "mn": 10**6,
-    "billion": 10**9,
-    "bn": 10**9,
-    "trillion": 10**12,
-}
-_MONEY_MAGNITUDES = {"k": 1000, "m": 10**6, "b": 10**9}
+_MONEY_MAGNITUDES = {"k": 1000, "m": 10**6, "b": 10**9, "t": 10**12, "cr": 10**7, "l": 10**5}
+# A letter right behind the digits, as on the axes of charts; a small m is a metre.
+_LETTER = re.compile(r"(?:([kKMBT])|(Cr|cr|L))(?![\w/^])")
+_LETTERS = {"k": 1000, "K": 1000, "M": 10**6, "B": 10**9, "T": 10**12}
 _NUMBER = re.compile(
     r"""(?P<sign>[-+\u2212]?)\s*
-    (?P<currency>[$\u20ac\u00a3\u00a5]?)\s*
+    (?P<currency>[$\u20ac\u00a3\u00a5\u20b9]?)\s*
     (?P<inner_sign>[-+\u2212]?)
     (?:
         (?P<whole>\d+)\s+(?P<mixed_top>\d+)\s*/\s*(?P<mixed_bottom>\d+)
@@ -171,13 +70,30 @@ _NUMBER = re.compile(
     )""",
     re.VERBOSE,
 )
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+_FRACTION = re.compile(
+    r"(\d)?\s*\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(?<!\d)\s*(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"
+)
+_VULGAR = re.compile("(\\d)?\\s*([\u00bc-\u00be\u2150-\u215e\u2189])")
+_AND_FRACTION = re.compile(r"\A([-+]?\d+)\s+and\s+(?=\d+\s*/\s*\d+)")
+_WORDS_AFTER_DIGITS = re.compile(r"\A(\d+)\s+(and\s+(?:a\s+half|a\s+quarter|three\s+quarters))\b")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|rm|textrm)\s*\{([^{}]*)\}")
 _NOUN = re.compile(r"[^\W\d_][^\W\d_'-]*(?:[ -][^\W\d_][^\W\d_'-]*){0,3}\Z")
 # Words that make a number mean something else than itself.
 _HEDGES = frozenset(
     "and or not but to than more less least most over under between plus minus times if nor no "
     "per of out either maybe perhaps x percent".split()
+)
+_MONEY = frozenset(("dollars", "euros", "pounds sterling", "yen", "rupees"))
+_RELATED = (
+    frozenset(("time", "months")),
+    frozenset(("energy", "food energy")),
+    frozenset(("mass", "pounds sterling")),
+    _MONEY,
+)
+# Where a K behind a number is no thousand.
+_OTHER_K = re.compile(
+    r"\b(?:temperature|kelvin|resolution|race|run|running|marathon|karats?|carats?|gold)\b",
+    re.IGNORECASE,
 )
 _LONGEST_NUMBER = 40
 
@@ -198,11 +114,15 @@ def parse_quantity(text: str) -> Quantity | None:
     rest = text[match.end() :]
     if rest[:1].isdigit() or re.match(r"\s*[,.:/+*^=<>\u00d7\u2013\u2014_-]\s*[\d(\\a-zA-Z]", rest):
         return None
-    value = _value(match)
     decimal = match.group("decimal") or ""
-    decimals = len(decimal.partition(".")[2])
-    padded = len(decimal) > 1 and decimal[0] == "0" and decimal.isdecimal()
-    return _with_unit(value, rest.strip(), match.group("currency"), decimals, padded)
+    written = re.sub(r"[,\s$\u20ac\u00a3\u00a5\u20b9+]", "", match.group(0)).replace("\u2212", "-")
+    read = Quantity(
+        _value(match),
+        decimals=len(decimal.partition(".")[2]),
+        padded=len(decimal) > 1 and decimal[0] == "0" and decimal.isdecimal(),
+        written=written,
+    )
+    return _with_unit(read, rest, match.group("currency"))
 
 
 def _prepare(text: str) -> str:
@@ -210,7 +130,27 @@ def _prepare(text: str) -> str:
     text = text.replace("\\%", "%").replace("\\$", "$").replace("^\\circ", "°")
     text = text.replace("^{\\circ}", "°").replace("\\,", " ").replace("{,}", ",")
     text = text.replace("\u2212", "-")
-    return _FRACTION.sub(r"\1/\2", text).strip().rstrip(".,;:?").strip()
+    text = _VULGAR.sub(_plain_fraction, text)
+    text = _FRACTION.sub(_latex_fraction, text)
+    text = _AND_FRACTION.sub(r"\1 ", text.strip())
+    halves = _WORDS_AFTER_DIGITS.match(text)
+    if halves is not None:
+        parts = {"a half": "1/2", "a quarter": "1/4", "three quarters": "3/4"}
+        part = parts[" ".join(halves.group(2).split()[1:])]
+        text = f"{halves.group(1)} {part}{text[halves.end() :]}"
+    return text.strip().rstrip(".,;:?").strip()
+
+
+def _plain_fraction(match: re.Match[str]) -> str:
+    part = Fraction(unicodedata.numeric(match.group(2))).limit_denominator(10)
+    whole = f"{match.group(1)} " if match.group(1) else ""
+    return f"{whole}{part.numerator}/{part.denominator}"
+
+
+def _latex_fraction(match: re.Match[str]) -> str:
+    whole, top, short_top, bottom, short_bottom = match.groups()
+    lead = f"{whole} " if whole else ""
+    return f"{lead}{top or short_top}/{bottom or short_bottom}"
 
 
 def _zero_division(match: re.Match[str]) -> bool:
@@ -236,60 +176,150 @@ def _value(match: re.Match[str]) -> Fraction:
 
 
 def _from_words(text: str) -> Quantity | None:
-    """Read "twenty-one dogs": a number word below one hundred, then a unit or noun."""
-    words = text.split(" ")
-    for count in (2, 1):
-        value = number_word(" ".join(words[:count])) if len(words) >= count else None
-        if value is not None:
-            return _with_unit(Fraction(value), " ".join(words[count:]), "", 0, False)
-    return None
-
-
-def _with_unit(
-    value: Fraction, rest: str, currency: str, decimals: int, padded: bool
-) -> Quantity | None:
-    words = rest.split(" ", 1)
-    magnitude = _MAGNITUDES.get(words[0].casefold())
-    if magnitude is None and currency:
-        magnitude = _MONEY_MAGNITUDES.get(words[0].casefold())
-    if magnitude is not None:
-        value *= magnitude
-        rest = words[1].strip() if len(words) > 1 else ""
-    if currency:
-        dimension, factor = _UNITS[currency]
-        if rest and _UNITS.get(rest.casefold(), ("",))[0] != dimension:
-            return None
-        return Quantity(value, dimension, factor, None, decimals, padded)
-    if not rest:
-        return Quantity(value, None, Fraction(1), None, decimals, padded)
-    known = _UNITS.get(rest) or _UNITS.get(rest.replace("^{2}", "^2").replace("^{3}", "^3"))
-    if known is None and len(rest) > 2:
-        # Two letters or fewer keep their case: mW and MW, mm and Mm are not the same.
-        known = _UNITS.get(rest.casefold())
-    if known is not None:
-        return Quantity(value, known[0], known[1], None, decimals, padded)
-    if _NOUN.match(rest) is None or _HEDGES.intersection(words_of(rest)):
+    """Read "twenty-one dogs": a number in words, then a unit or noun."""
+    found = read_number(text)
+    if found is None:
         return None
-    return Quantity(value, None, Fraction(1), rest.casefold(), decimals, padded)
+    rest = " ".join(text.split()[found.length :])
+    if found.year and rest:
+        return None
+    round_words = found.value >= 1000 and found.value % 1000 == 0
+    read = Quantity(found.value, magnitude=1000 if round_words else 1, year=found.year)
+    return _with_unit(read, rest, "")
+
+
+def _with_unit(read: Quantity, rest: str, currency: str) -> Quantity | None:
+    """Read what stands behind a number: magnitudes, then a unit or a noun, to the end."""
+    letter = _LETTER.match(rest)
+    if letter is not None and (letter.group(1) or currency == "\u20b9"):
+        size = _LETTERS.get(letter.group(0)) or _MONEY_MAGNITUDES[letter.group(0).casefold()]
+        read = _multiplied(read, size, letter.group(0))
+        rest = rest[letter.end() :].strip()
+    else:
+        rest = rest.strip()
+        while rest:
+            word, _, tail = rest.partition(" ")
+            size = MAGNITUDES.get(word.casefold(), 0)
+            if not size and currency:
+                size = _MONEY_MAGNITUDES.get(word.casefold(), 0)
+            if not size:
+                break
+            read, rest = _multiplied(read, size, ""), tail.strip()
+    if currency:
+        dimension, factor = UNITS[currency]
+        if rest and UNITS.get(rest.casefold(), ("",))[0] != dimension:
+            return None
+        return replace(read, dimension=dimension, factor=factor)
+    if not rest:
+        return read
+    known = find_unit(rest)
+    if known is not None:
+        return replace(read, dimension=known[0], factor=known[1])
+    words = words_of(rest)
+    if _NOUN.match(rest) is None or _HEDGES.intersection(words):
+        return None
+    if any(changes_a_number(word) for word in words):
+        return None
+    return replace(read, noun=rest.casefold())
+
+
+def _multiplied(read: Quantity, size: int, letter: str) -> Quantity:
+    return replace(
+        read,
+        value=read.value * size,
+        magnitude=read.magnitude * size,
+        letter=letter or read.letter,
+        written=f"{read.written} x {size}" if read.written else "",
+    )
 
 
 def compare_quantities(reference: Quantity, answer: Quantity, question: str = "") -> Verdict:
-    """Compare two quantities; the question tells which unit was asked for."""
+    """Compare two quantities; the question tells which unit was asked for.
+
+    A noun that stands on one side only has been read only where the question has it too.
+    """
+    if not all(_noun_is_read(one, other, question) for one, other in _both_ways(reference, answer)):
+        return Verdict.UNDECIDED
+    verdict = _compare(reference, answer, question)
+    if verdict is Verdict.RIGHT and not _same_writing(reference, answer, question):
+        return Verdict.UNDECIDED
+    if verdict is Verdict.WRONG and _has_other_reading(reference, answer):
+        return Verdict.UNDECIDED
+    return verdict
+
+
+def _both_ways(a: Quantity, b: Quantity) -> tuple[tuple[Quantity, Quantity], ...]:
+    return (a, b), (b, a)
+
+
+def _compare(reference: Quantity, answer: Quantity, question: str) -> Verdict:
     if reference.padded != answer.padded:
         # A code such as 007 is not the number 7, but a clock or a count may be.
         return Verdict.UNDECIDED if reference.value == answer.value else Verdict.WRONG
     if reference.dimension and answer.dimension:
         if reference.dimension == answer.dimension:
             return _by_value(reference, answer, reference.base_value, answer.base_value)
+        if {reference.dimension, answer.dimension} == {"celsius", "fahrenheit"}:
+            return _by_value(reference, answer, _in_celsius(reference), _in_celsius(answer))
         same = reference.value == answer.value
-        return Verdict.UNDECIDED if same else Verdict.WRONG
+        related = _are_related(reference.dimension, answer.dimension)
+        return Verdict.UNDECIDED if same or related else Verdict.WRONG
     if reference.dimension or answer.dimension:
         return _one_unit(reference, answer, question)
-    nouns = {reference.noun, answer.noun} - {None}
-    by_value = _by_value(reference, answer, reference.value, answer.value)
-    if len(nouns) == 2 and not _same_noun(*nouns):
-        return Verdict.UNDECIDED
-    return by_value
+    return _by_value(reference, answer, reference.value, answer.value)
+
+
+def _in_celsius(quantity: Quantity) -> Fraction:
+    if quantity.dimension == "celsius":
+        return quantity.value
+    return (quantity.value - 32) * Fraction(5, 9)
+
+
+def _are_related(one: str, other: str) -> bool:
+    """Tell whether two dimensions may measure the same, without a fixed factor between them."""
+    if "^" in one or "^" in other:
+        # A newton metre is a joule.
+        return True
+    return any({one, other} <= family for family in _RELATED)
+
+
+def _noun_is_read(one: Quantity, other: Quantity, question: str) -> bool:
+    """Tell whether the noun of one quantity is the other's too, or one that was asked for."""
+    if one.noun is None:
+        return True
+    if other.noun is not None:
+        return _singular(one.noun) == _singular(other.noun)
+    asked = {_singular(word) for word in words_of(question)}
+    return all(_singular(word) in asked for word in words_of(one.noun))
+
+
+def _same_writing(reference: Quantity, answer: Quantity, question: str) -> bool:
+    """Tell whether two equal values are as equal where a name could be meant (3.10, 4/4, 1E5)."""
+    for one in (reference, answer):
+        if one.letter in ("k", "K") and _OTHER_K.search(question) is not None:
+            return False
+    if not reference.written or not answer.written or reference.written == answer.written:
+        return True
+    slashes = "/" in reference.written and "/" in answer.written
+    if slashes and question and not asks_for_a_fraction(question):
+        return False
+    return not asks_for_a_name(question)
+
+
+def _has_other_reading(reference: Quantity, answer: Quantity) -> bool:
+    """Tell whether a difference may go away when a letter or a year's words are read otherwise."""
+    for one, other in _both_ways(reference, answer):
+        if one.letter and (
+            (
+                one.value / one.magnitude in (other.value, other.value / other.magnitude)
+                and one.magnitude != other.magnitude
+            )
+            or (other.dimension is not None and one.dimension is None)
+        ):
+            return True
+        if one.year and not (1000 <= other.value <= 2999 and other.value.denominator == 1):
+            return True
+    return False
 
 
 def _one_unit(reference: Quantity, answer: Quantity, question: str) -> Verdict:
@@ -301,16 +331,25 @@ def _one_unit(reference: Quantity, answer: Quantity, question: str) -> Verdict:
         asked = bare.noun is None and _mentions(question, united)
         return Verdict.RIGHT if asked else Verdict.UNDECIDED
     assert united.dimension is not None
-    for factor in _TABLE[united.dimension]:
-        if united.base_value == bare.value * Fraction(factor):
-            return Verdict.UNDECIDED
+    factors = {Fraction(factor) for factor in TABLE.get(united.dimension, {})}
+    powers = {"area": 2, "volume": 3}
+    if united.dimension in powers:
+        power = powers[united.dimension]
+        scale = 1000 if power == 3 else 1
+        factors |= {Fraction(factor) ** power * scale for factor in TABLE["length"]}
+    elif united.dimension not in TABLE:
+        # A compound unit has more conversions than can be tried.
+        return Verdict.UNDECIDED
+    if any(united.base_value == bare.value * factor for factor in factors):
+        return Verdict.UNDECIDED
     return _by_value(united, bare, united.value, bare.value)
 
 
 def _by_value(left: Quantity, right: Quantity, a: Fraction, b: Fraction) -> Verdict:
     if a == b:
         return Verdict.RIGHT
-    if a.denominator == 1 and b.denominator == 1 and not (left.decimals or right.decimals):
+    rounded = left.decimals or right.decimals or left.magnitude != right.magnitude
+    if a.denominator == 1 and b.denominator == 1 and not rounded:
         return Verdict.WRONG
     # One may be a rounded form of the other; whether that is good enough is for a judge.
     if a * b > 0 and abs(a - b) <= max(abs(a), abs(b)) / 20:
@@ -318,21 +357,26 @@ def _by_value(left: Quantity, right: Quantity, a: Fraction, b: Fraction) -> Verd
     return Verdict.WRONG
 
 
-def _same_noun(a: str | None, b: str | None) -> bool:
-    return (a or "").rstrip("s") == (b or "").rstrip("s")
+def _singular(noun: str) -> str:
+    for ending, short in (("people", "person"), ("children", "child"), ("men", "man")):
+        if noun.endswith(ending):
+            return noun.removesuffix(ending) + short
+    for ending, short in (("ies", "y"), ("xes", "x"), ("shes", "sh"), ("ches", "ch")):
+        if noun.endswith(ending):
+            return noun.removesuffix(ending) + short
+    return noun.rstrip("s")
 
 
 def _mentions(question: str, quantity: Quantity) -> bool:
     """Tell whether the question names the unit of a quantity."""
-    if not question:
+    if not question or quantity.dimension is None:
         return False
+    question = question.replace("\u00b2", "^2").replace("\u00b3", "^3")
     padded = f" {_spaced(question)} "
-    for name, (dimension, factor) in _UNITS.items():
-        if dimension != quantity.dimension or factor != quantity.factor:
-            continue
-        if f" {_spaced(name)} " in padded and (len(name) > 1 or not name.isalpha()):
-            return True
-    return False
+    return any(
+        f" {_spaced(name)} " in padded and (len(name) > 1 or not name.isalpha())
+        for name in spellings_of(quantity.dimension, quantity.factor)
+    )
 
 
 def _spaced(text: str) -> str:

@@ -2,8 +2,8 @@
 
 Both verdicts are given only where the forms of answer and reference leave no room: options by
 letter or text, yes/no, dates, times, numbers with units, lists of such things, equal text after
-normalisation, and expressions that math-verify can read. Anything else stays undecided, above all
-every paraphrase: no rule looks for the reference *inside* a longer answer, as "not black" holds
+normalisation, and expressions of which every sign was read. Anything else stays undecided, above
+all every paraphrase: no rule looks for the reference *inside* a longer answer, as "not black" holds
 "black" and an answer that lists every option holds them all.
 """
 
@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from enum import Enum
 
 from swift_thyme.answers.choices import compare_choice
 from swift_thyme.answers.dates import compare_clocks, compare_dates, parse_clock, parse_date
+from swift_thyme.answers.expressions import is_read
+from swift_thyme.answers.lists import compare_lists
+from swift_thyme.answers.names import asks_for_a_name
+from swift_thyme.answers.number_words import read_ordinal
+from swift_thyme.answers.polarity import compare_polarity
 from swift_thyme.answers.quantities import compare_quantities, parse_quantity
 from swift_thyme.answers.verdict import Verdict
 from swift_thyme.answers.wording import NEGATIONS, clean, normalise, words_of
@@ -28,31 +32,10 @@ _LONGEST_RULED = 1000
 """Answers above this many characters are prose; only a judge reads them."""
 
 
-class _Polarity(Enum):
-    YES = "yes"
-    NO = "no"
-    TRUE = "true"
-    FALSE = "false"
-
-
-_POLARITY = re.compile(r"(yes|no|true|false)(?:\s*[,.;:!\u2013\u2014-]+\s*(.*))?", re.DOTALL)
-_TURNS = frozenset("but however yes no true false or unless although maybe perhaps".split())
-_BRACKETS = {"[": "]", "(": ")", "{": "}"}
-_SEPARATOR = re.compile(r"\s*(?:;|\n|,\s+(?:and\s+|&\s*)?|,(?!\d{3}(?!\d))|\s+and\s+|\s+&\s+)\s*")
-_ORDER = re.compile(
-    r"\b(?:order|ordered|rank|ranked|ranking|sort|sorted|ascending|descending|sequence|steps?"
-    r"|respectively|coordinates?|from (?:left|top|bottom|right)|chronological\w*|first to last"
-    r"|alphabetical\w*)\b",
-    re.IGNORECASE,
-)
-_LATEX_COMMAND = re.compile(r"\\[a-zA-Z]+")
 _MATHS_SIGN = re.compile(
-    r"\\[a-zA-Z]|[\^=\u221a\u03c0\u2264\u2265<>]|\d\s*[*/+\-]\s*[\w(\\]|\d[a-z]\b|\bsqrt\b"
+    r"\\[a-zA-Z]|[\^=\u221a\u221b\u03c0\u2264\u2265<>\u207b\u00b0\u00bc-\u00be]|\*\*"
+    r"|\d\s*[*/+\-]\s*[\w(\\]|\d[a-z]\b|\d?(?:sqrt|pi)\b|\b(?:sqrt|exp|sin|cos|tan|ln)\b"
 )
-_MATHS_WORDS = frozenset(
-    "sqrt sin cos tan sec csc cot arcsin arccos arctan log exp infty pi theta alpha beta".split()
-)
-_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textrm|rm|operatorname)\s*\{([^{}]*)\}")
 _LONGEST_MATHS = 300
 _RANGE_OR_DATE = re.compile(r"[\d\s./:\u2013-]+")
 
@@ -92,7 +75,10 @@ def _match(answer: str, reference: str, question: str, maths: MathsCheck | None)
     verdict = compare_choice(answer, reference, question)
     if verdict is not Verdict.UNDECIDED:
         return verdict
-    for compare in (_compare_polarity, _compare_dates, _compare_clocks):
+    verdict = compare_polarity(answer, reference, question)
+    if verdict is not Verdict.UNDECIDED:
+        return verdict
+    for compare in (_compare_dates, _compare_clocks, _compare_ordinals):
         verdict = compare(answer, reference)
         if verdict is not Verdict.UNDECIDED:
             return verdict
@@ -101,30 +87,15 @@ def _match(answer: str, reference: str, question: str, maths: MathsCheck | None)
         return verdict
     if normalise(answer) == normalise(reference):
         return Verdict.RIGHT
-    verdict = _compare_lists(answer, reference, question)
+    verdict = compare_lists(answer, reference, question, _match_item)
     if verdict is not Verdict.UNDECIDED:
         return verdict
     if maths is not None and _is_maths(answer, reference):
-        return maths(clean(answer), clean(reference))
+        verdict = maths(clean(answer), clean(reference))
+        # "2 + 2" is 4, but not where somebody asks what is written there.
+        written = verdict is Verdict.RIGHT and asks_for_a_name(question)
+        return Verdict.UNDECIDED if written else verdict
     return Verdict.UNDECIDED
-
-
-def _polarity(text: str) -> _Polarity | None:
-    match = _POLARITY.fullmatch(clean(text).casefold())
-    if match is None or _TURNS.intersection(words_of(match.group(2) or "")):
-        return None
-    return _Polarity(match.group(1))
-
-
-def _compare_polarity(answer: str, reference: str) -> Verdict:
-    expected = _polarity(reference)
-    if expected is None or len(words_of(reference)) > 1:
-        return Verdict.UNDECIDED
-    given = _polarity(answer)
-    pairs = ({_Polarity.YES, _Polarity.NO}, {_Polarity.TRUE, _Polarity.FALSE})
-    if given is None or not any({given, expected} <= pair for pair in pairs):
-        return Verdict.UNDECIDED
-    return Verdict.RIGHT if given is expected else Verdict.WRONG
 
 
 def _compare_dates(answer: str, reference: str) -> Verdict:
@@ -137,6 +108,13 @@ def _compare_clocks(answer: str, reference: str) -> Verdict:
     return compare_clocks(expected, given) if expected and given else Verdict.UNDECIDED
 
 
+def _compare_ordinals(answer: str, reference: str) -> Verdict:
+    expected, given = read_ordinal(clean(reference)), read_ordinal(clean(answer))
+    if expected is None or given is None:
+        return Verdict.UNDECIDED
+    return Verdict.RIGHT if expected == given else Verdict.WRONG
+
+
 def _compare_quantities(answer: str, reference: str, question: str) -> Verdict:
     expected, given = parse_quantity(reference), parse_quantity(answer)
     if expected is None or given is None:
@@ -144,90 +122,33 @@ def _compare_quantities(answer: str, reference: str, question: str) -> Verdict:
     return compare_quantities(expected, given, question)
 
 
-def _items(text: str) -> tuple[str, list[str]]:
-    """Return the opening bracket around a list, if any, and its items."""
-    text = clean(text)
-    opening = text[:1] if _BRACKETS.get(text[:1]) == text[-1:] and len(text) > 2 else ""
-    if opening:
-        text = text[1:-1]
-    return opening, [item for item in _SEPARATOR.split(text) if item.strip()]
-
-
-def _compare_lists(answer: str, reference: str, question: str) -> Verdict:
-    expected_bracket, expected = _items(reference)
-    given_bracket, given = _items(answer)
-    if (len(expected) < 2 and len(given) < 2) or _polarity(reference) is not None:
-        return Verdict.UNDECIDED
-    brackets = {expected_bracket, given_bracket} - {""}
-    numeric = all(parse_quantity(item) is not None for item in expected)
-    if len(brackets) > 1 and numeric:
-        # (1, 2), [1, 2] and {1, 2} are a point, an interval and a set.
-        return Verdict.UNDECIDED
-    table = [[_match_item(item, wanted) for item in given] for wanted in expected]
-    if len(expected) == len(given):
-        if all(row[i] is Verdict.RIGHT for i, row in enumerate(table)):
-            return Verdict.RIGHT
-        if _one_to_one(table):
-            ordered = (numeric and "{" not in brackets) or _ORDER.search(question) is not None
-            return Verdict.UNDECIDED if ordered else Verdict.RIGHT
-        impossible = any(all(v is Verdict.WRONG for v in row) for row in table)
-        return Verdict.WRONG if impossible else Verdict.UNDECIDED
-    short, long = sorted((expected, given), key=len)
-    if len(short) == 1 and not numeric and not re.search(r"\band\b|[;&\n]", answer + reference):
-        # "Paris" and "Paris, France" may well be the same.
-        return Verdict.UNDECIDED
-    columns = table if short is expected else [list(column) for column in zip(*table, strict=True)]
-    covered = all(Verdict.RIGHT in row for row in columns)
-    brief = all(len(words_of(item)) <= 2 for item in long)
-    return Verdict.WRONG if covered and brief else Verdict.UNDECIDED
-
-
-def _match_item(answer: str, reference: str) -> Verdict:
-    for compare in (_compare_dates, _compare_clocks):
+def _match_item(answer: str, reference: str, question: str) -> Verdict:
+    for compare in (_compare_dates, _compare_clocks, _compare_ordinals):
         verdict = compare(answer, reference)
         if verdict is not Verdict.UNDECIDED:
             return verdict
-    verdict = _compare_quantities(answer, reference, "")
+    verdict = _compare_quantities(answer, reference, question)
     if verdict is Verdict.UNDECIDED and normalise(answer) == normalise(reference):
         return Verdict.RIGHT
     return verdict
-
-
-def _one_to_one(table: list[list[Verdict]]) -> bool:
-    """Tell whether every row can have a RIGHT column of its own; equal items make greed safe."""
-    free = set(range(len(table)))
-    for row in table:
-        column = next((i for i in sorted(free) if row[i] is Verdict.RIGHT), None)
-        if column is None:
-            return False
-        free.discard(column)
-    return True
 
 
 def _is_maths(answer: str, reference: str) -> bool:
     """Tell whether both texts are expressions, at least one beyond a plain number."""
     if max(len(answer), len(reference)) > _LONGEST_MATHS:
         return False
-    units = {tuple(sorted(_LATEX_TEXT.findall(text))) for text in (answer, reference)}
-    quantities = [parse_quantity(text) for text in (answer, reference)]
-    if None not in quantities:
-        # Numbers with units were compared before; math-verify would drop the units.
-        return False
-    for text, quantity in zip((answer, reference), quantities, strict=True):
+    for text in (answer, reference):
+        quantity = parse_quantity(text)
         if quantity is None and _RANGE_OR_DATE.fullmatch(clean(text)):
             # 5-10 is a range and 03/05/2021 a date; neither is a calculation.
             return False
-    if len(units) > 1:
-        # math-verify drops units, so it would call 1/2 cm and 1/2 kg equal.
+        if quantity is not None and (quantity.dimension or "angle") != "angle":
+            # A unit is no part of an expression; sympy would take its letters for symbols.
+            return False
+    quantities = [parse_quantity(text) for text in (answer, reference)]
+    if None not in quantities or not all(is_read(clean(text)) for text in (answer, reference)):
         return False
-    signs = [_MATHS_SIGN.search(text) is not None for text in (answer, reference)]
-    return any(signs) and all(map(_reads_as_maths, (answer, reference)))
-
-
-def _reads_as_maths(text: str) -> bool:
-    plain = _LATEX_COMMAND.sub(" ", _LATEX_TEXT.sub(" ", clean(text))).casefold()
-    words = [word for word in re.findall(r"[^\W\d_]+", plain) if len(word) > 2]
-    return all(word in _MATHS_WORDS for word in words) and bool(re.search(r"\w", plain + text))
+    return any(_MATHS_SIGN.search(text) for text in (answer, reference))
 
 
 def answer_is_concluded(reasoning: str, answer: str, tail_chars: int = 400) -> bool:

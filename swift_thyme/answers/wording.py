@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["clean", "normalise", "words_of", "number_word", "NEGATIONS"]
+__all__ = ["clean", "normalise", "words_of", "NEGATIONS"]
 
 _WRAPPERS = (
     re.compile(r"\A\\\[(.*)\\\]\Z", re.DOTALL),
@@ -37,7 +37,7 @@ _LATEX_SPACE = re.compile(r"\\[,;:!]|~")
 _SPACE = re.compile(r"\s+")
 _JOINERS = re.compile(r"(?<=\w)[-\u2010-\u2015_](?=\w\w)")
 _EXCLAIMED = re.compile(r"(?<=[^\W\d]{2})!+\Z")
-_SUPERSCRIPTS = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_SUPERSCRIPTS = re.compile("[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _POSSESSIVE = re.compile(r"[\u2018\u2019]")
 
 NEGATIONS = frozenset(
@@ -45,24 +45,15 @@ NEGATIONS = frozenset(
 )
 """Words after which a phrase may mean its opposite."""
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = dict(
-    zip(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(),
-        range(20, 100, 10),
-        strict=True,
-    )
-)
-_SMALL = {word: value for value, word in enumerate(_UNITS)}
+
+def _power(raised: re.Match[str]) -> str:
+    return "^" + unicodedata.normalize("NFKC", raised.group(0)).replace("\u2212", "-")
 
 
 def clean(text: str) -> str:
     r"""Take wrappers and lead-ins off an answer: ``**The answer is \boxed{4}.**`` -> ``4``."""
     # NFKC would turn a raised 2 into a plain one, and so 5 squared into 52.
-    text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m.group(0)), text)
+    text = _SUPERSCRIPTS.sub(_power, text)
     text = unicodedata.normalize("NFC", text).strip()
     while True:
         before = text
@@ -97,13 +88,3 @@ def normalise(text: str) -> str:
 def words_of(text: str) -> list[str]:
     """Return the words of a text, lower case."""
     return re.findall(r"[^\W_]+(?:'[^\W_]+)?", unicodedata.normalize("NFKC", text).casefold())
-
-
-def number_word(text: str) -> int | None:
-    """Return the value of an English number below one hundred ("twenty-one"), or None."""
-    words = re.split(r"[\s-]+", text.strip().casefold())
-    if len(words) == 1:
-        return _SMALL.get(words[0], _TENS.get(words[0]))
-    if len(words) == 2 and words[0] in _TENS and 1 <= _SMALL.get(words[1], 0) <= 9:
-        return _TENS[words[0]] + _SMALL[words[1]]
-    return None
