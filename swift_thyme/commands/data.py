@@ -178,6 +178,15 @@ def rl(
             "scripts/prompt.txt; default: none, it is given as --system to the job."
         ),
     ] = None,
+    shuffle: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle/--no-shuffle",
+            help="Put the right option under each letter equally often; rows with a "
+            "cycle_category keep their order.",
+        ),
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the order of options.")] = 0,
     image_root: ImageRoot = None,
     max_megapixels: MaxMegapixels = 100.0,
     workers: Workers = None,
@@ -203,6 +212,8 @@ def rl(
             image_root=_absolute(image_root),
             max_megapixels=max_megapixels,
             system_prompt=prompt,
+            shuffle=shuffle,
+            seed=seed,
             workers=workers or len(os.sched_getaffinity(0)),
             rows_per_shard=rows_per_shard,
         ),

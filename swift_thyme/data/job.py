@@ -38,7 +38,7 @@ __all__ = ["JobProgress", "run_job"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Changes when the same input would give other outputs."""
 
 # Ends of a process that a decoder causes; SIGKILL of the memory guard says nothing of a row.
@@ -291,6 +291,7 @@ def _merge(plan: _Plan) -> Report:
     report = Report(kind=plan.options.kind, inputs=list(plan.options.inputs))
     outputs.write("rejected.jsonl", b"")
     pictures: set[bytes] = set()
+    answers: dict[str, Counter[str]] = {}
     for number, shard in enumerate(plan.shards):
         split = plan.sources[shard.source].split
         kinds: Counter[bytes] = Counter()
@@ -299,18 +300,25 @@ def _merge(plan: _Plan) -> Report:
             for line in file:
                 kinds[line[:1]] += 1
                 if line[:1] == b"I":
-                    pictures.update(_picture_keys(line[1:]))
+                    row = json.loads(line[1:])
+                    pictures.update(_picture_keys(row))
+                    if plan.options.kind == "rl":
+                        solution = row["solution"]
+                        first = solution if isinstance(solution, str) else solution[0]
+                        answers.setdefault(split, Counter())[first] += 1
                 outputs.write(_file_name(plan.options.kind, split, line[:1]), line[1:])
         report.add(split, head, kinds)
+    for split, found in answers.items():
+        report.add_answers(split, found)
     report.distinct_images = len(pictures)
     outputs.publish()
     write_report(report, out, scratch)
     return report
 
 
-def _picture_keys(line: bytes) -> Iterator[bytes]:
+def _picture_keys(row: dict[str, Any]) -> Iterator[bytes]:
     """Yield a short key of each picture: half a million paths would fill the memory."""
-    for path in json.loads(line)["images"]:
+    for path in row["images"]:
         yield hashlib.blake2b(path.encode(), digest_size=12).digest()
 
 

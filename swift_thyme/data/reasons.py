@@ -19,6 +19,8 @@ class Reason(str, Enum):
     EMPTY_QUESTION = "empty_question"
     EMPTY_RESPONSE = "empty_response"
     EMPTY_ANSWER = "empty_answer"
+    BAD_OPTIONS = "bad_options"
+    ANSWER_NO_OPTION = "answer_no_option"
     SPECIAL_TOKEN = "special_token"
     UNBALANCED_TAG = "unbalanced_tag"
     TAG_ORDER = "tag_order"
@@ -61,6 +63,8 @@ _TEXT = {
     Reason.EMPTY_QUESTION: "the question is empty",
     Reason.EMPTY_RESPONSE: "the response is empty",
     Reason.EMPTY_ANSWER: "the answer is empty",
+    Reason.BAD_OPTIONS: "the options cannot be read, or are not A, B and so on",
+    Reason.ANSWER_NO_OPTION: "the answer is not one of the options",
     Reason.SPECIAL_TOKEN: "the text holds a control token of the model",
     Reason.UNBALANCED_TAG: "a tag is opened or closed without its partner",
     Reason.TAG_ORDER: "the tags are not in the order of the protocol",

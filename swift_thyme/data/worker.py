@@ -24,9 +24,10 @@ from PIL import Image
 
 from swift_thyme.core.errors import SandboxUnavailableError, ThymeError
 from swift_thyme.data.job_options import JobOptions
+from swift_thyme.data.option_order import AnswerBalance
 from swift_thyme.data.pictures import ImageStore
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.data.rows import COLUMNS, BuiltRow, build_row
+from swift_thyme.data.rows import COLUMNS, BuiltRow, RowPlace, build_row
 from swift_thyme.data.sources import RawRow, RowReader, Shard, Source, open_reader
 
 __all__ = ["Assignment", "Message", "result_path", "serve", "write_atomically"]
@@ -137,6 +138,7 @@ class _Worker:
         self._store = ImageStore(options.images_dir, self._scratch)
         self._reader: tuple[int, RowReader] | None = None
         self._pool: Any = None
+        self._balance = AnswerBalance()
         self.place = "start"
         """What is being worked on, for messages."""
 
@@ -151,6 +153,8 @@ class _Worker:
         counts = _Counts()
         reasons: Counter[str] = Counter()
         lines: list[bytes] = []
+        # One per shard, whose rows are always built in the same order by one process.
+        self._balance = AnswerBalance()
         for group in _groups(self._rows_of(shard)):
             lines += self._finish(source, self._build(source, group, assignment), counts, reasons)
         head = {**counts.__dict__, "reasons": dict(sorted(reasons.items()))}
@@ -185,7 +189,8 @@ class _Worker:
         if row.values is None:
             return row.problem or RowRejected(Reason.BAD_JSON, "no values")
         try:
-            return build_row(row.values, self._options, root, self._store)
+            place = RowPlace(row.number, self._balance)
+            return build_row(row.values, self._options, root, self._store, place)
         except RowRejected as error:
             return error
 

@@ -50,8 +50,13 @@ def test_images_may_lie_beside_the_file(tmp_path: Path) -> None:
     rows = [without(row(0), "image") | {"image_path": "x.png"}]
     dataset = read_tsv(write_tsv(tmp_path / "a.tsv", rows))
     assert dataset.images(dataset.items[0]) == [image_bytes()]
+    rows[0]["image_path"] = "['x.png', 'x.png']"
+    dataset = read_tsv(write_tsv(tmp_path / "a.tsv", rows))
+    assert dataset.images(dataset.items[0]) == [image_bytes()] * 2
+    dataset = read_tsv(write_tsv(tmp_path / "a.tsv", [row(0, image="x.png")]))
+    assert dataset.images(dataset.items[0]) == [image_bytes()]
     rows[0]["image_path"] = "gone.png"
-    with pytest.raises(DataError, match=r"row 1: image_path .*gone\.png: no such file"):
+    with pytest.raises(DataError, match=r"row 1: .*gone\.png': no such file"):
         read_tsv(write_tsv(tmp_path / "a.tsv", rows))
 
 
@@ -107,8 +112,8 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
     ("cells", "words"),
     [
         ({"image": IMAGE[:90] + "!" + IMAGE[91:]}, "broken base64"),
-        ({"image": base64.b64encode(b"hello" * 40).decode()}, "not that of an image"),
-        ({"image": "12"}, "neither base64 nor the index"),
+        ({"image": base64.b64encode(b"hello" * 40).decode()}, "the image is not an image"),
+        ({"image": "12"}, "neither base64, nor a file, nor the index"),
         ({"image": ""}, "'image' is empty"),
         ({"index": 0}, "index '0' is already that of row 1"),
         ({"answer": "E"}, "answer 'E' is not one of the options A, B, C, D"),
