@@ -11,6 +11,7 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -69,12 +70,15 @@ class Dataset:
         spans: dict[str, _Span],
         owners: dict[str, str],
         digest: str,
+        problems: Mapping[int, str],
     ) -> None:
         self.path = path
         self.name = path.stem
         self.items = items
         self.digest = digest
         """SHA-256 of the file."""
+        self.problems = problems
+        """Why rows were left out, by their numbers."""
         self._header = header
         self._spans = spans
         self._owners = owners
@@ -102,10 +106,10 @@ class Dataset:
                 text = file.read(span.end - span.start).decode("utf-8")
             (cells,) = _reader(io.StringIO(text, newline=""))
             values = dict(zip(self._header, cells, strict=True))
-            found = _located(self.path, values, item.row)
+            found = _located(self.path, values)
             return [f if isinstance(f, bytes) else f.read_bytes() for f in found]
         except (OSError, ValueError, _RowError) as error:
-            raise DataError(f"{self.path}, row {item.row}: {error}") from error
+            raise DataError(f"the images cannot be read any more: {error}") from error
 
 
 class _CountedLines:
@@ -121,10 +125,8 @@ class _CountedLines:
             first = self.position == 0
             self.position += len(line)
             self.digest.update(line)
-            try:
-                yield line.decode("utf-8-sig" if first else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"not UTF-8: {error}") from error
+            # Bytes that are no UTF-8 become half surrogates, for which the row is left out.
+            yield line.decode("utf-8-sig" if first else "utf-8", errors="surrogateescape")
 
 
 def _reader(lines: Iterator[str] | io.StringIO) -> Iterator[list[str]]:
@@ -133,73 +135,112 @@ def _reader(lines: Iterator[str] | io.StringIO) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter="\t", strict=True)
 
 
-def read_tsv(path: str | Path) -> Dataset:
+def read_tsv(path: str | Path, *, strict: bool = False) -> Dataset:
     """Check a file and return it.
 
+    Args:
+        path: The file.
+        strict: Whether a row that cannot be used is an error; otherwise it is left out and noted
+            in :attr:`Dataset.problems`.
+
     Raises:
-        DataError: The file or a row cannot be used; the message names it and says why.
+        DataError: The file, or with ``strict`` a row, cannot be used; the message names it and
+            says why. So does a file without any row that can be used.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            return _read(path, file)
+            return _Reading(path, strict).read(file)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _read(path: Path, file: IO[bytes]) -> Dataset:
-    lines = _CountedLines(file)
-    reader = _reader(iter(lines))
-    try:
-        header = next(reader, None)
-        if not header:
-            raise DataError("the file is empty")
-        _check_columns(header)
-        items: list[Item] = []
-        spans: dict[str, _Span] = {}
-        shared: dict[str, str] = {}
-        row, start = 0, lines.position
-        for cells in reader:
-            end = lines.position
-            row += 1
-            if cells:
-                values = _values(header, cells, row)
-                item = _item(values, row)
-                if item.index in spans:
-                    other = next(i.row for i in items if i.index == item.index)
-                    raise _RowError(row, f"index {item.index!r} is already that of row {other}")
-                spans[item.index] = _Span(start, end)
-                owner = _check_images(path, values, row)
-                if owner is not None:
-                    shared[item.index] = owner
-                items.append(item)
-            start = end
-        for index, owner in list(shared.items()):
-            if owner not in spans and (path.parent / owner).is_file():
-                del shared[index]
-            elif owner not in spans or owner in shared:
-                raise _RowError(
-                    next(i.row for i in items if i.index == index),
-                    f"the image cell {owner!r} is neither base64, nor a file, nor the index of a "
-                    "row with an image",
-                )
-        if not items:
-            raise DataError("there is no row below the header")
-    except csv.Error as error:
-        raise DataError(f"{path}, after row {row}: {error}") from error
-    except _RowError as error:
-        raise DataError(f"{path}, row {error.row}: {error}") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return Dataset(path, header, items, spans, shared, lines.digest.hexdigest())
+class _Reading:
+    """One pass over a file."""
+
+    def __init__(self, path: Path, strict: bool) -> None:
+        self._path = path
+        self._strict = strict
+        self._items: dict[str, Item] = {}
+        self._rows: dict[str, int] = {}
+        """Number of the row that has an index."""
+        self._spans: dict[str, _Span] = {}
+        """Of the rows that have a good image."""
+        self._shared: dict[str, str] = {}
+        """Index of a row to the one whose image it shows."""
+        self._problems: dict[int, str] = {}
+
+    def read(self, file: IO[bytes]) -> Dataset:
+        lines = _CountedLines(file)
+        reader = _reader(iter(lines))
+        row = 0
+        try:
+            header = next(reader, None)
+            if not header:
+                raise DataError("the file is empty")
+            _check_columns(header)
+            start = lines.position
+            for cells in reader:
+                row += 1
+                if cells:
+                    with self._noting(row):
+                        self._add(header, cells, row, _Span(start, lines.position))
+                start = lines.position
+        except csv.Error as error:
+            raise DataError(f"{self._path}, after row {row}: {error}") from error
+        except DataError as error:
+            raise DataError(f"{self._path}: {error}") from error
+        for index, owner in list(self._shared.items()):
+            with self._noting(self._rows[index]):
+                self._find_owner(index, owner)
+        if not self._items:
+            first = next((f": row {row}: {text}" for row, text in self._problems.items()), "")
+            raise DataError(f"{self._path}: there is no row that can be used{first}")
+        items = list(self._items.values())
+        digest = lines.digest.hexdigest()
+        problems = dict(sorted(self._problems.items()))
+        return Dataset(self._path, header, items, self._spans, self._shared, digest, problems)
+
+    @contextmanager
+    def _noting(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except _RowError as error:
+            if self._strict:
+                raise DataError(f"{self._path}, row {row}: {error}") from error
+            self._problems[row] = str(error)
+
+    def _add(self, header: list[str], cells: list[str], row: int, span: _Span) -> None:
+        values = _values(header, cells)
+        index = values["index"].strip()
+        if not index:
+            raise _RowError("the cell 'index' is empty")
+        if index in self._rows:
+            raise _RowError(f"index {index!r} is already that of row {self._rows[index]}")
+        self._rows[index] = row
+        owner = _check_images(self._path, values)
+        # The image may be good for other rows where the text is not for this one.
+        self._spans[index] = span
+        if owner is not None:
+            self._shared[index] = owner
+        self._items[index] = _item(values, row)
+
+    def _find_owner(self, index: str, owner: str) -> None:
+        if owner in self._spans and owner not in self._shared:
+            return
+        del self._shared[index]
+        if owner not in self._rows and (self._path.parent / owner).is_file():
+            return
+        del self._spans[index]
+        if self._items.pop(index, None) is not None:
+            raise _RowError(
+                f"the image cell {owner!r} is neither base64, nor a file, nor the index of a row "
+                "with an image"
+            )
 
 
 class _RowError(DataError):
     """A row cannot be used."""
-
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
 
 
 def _check_columns(header: list[str]) -> None:
@@ -215,19 +256,21 @@ def _check_columns(header: list[str]) -> None:
         raise DataError(f"the column {sorted(twice)[0]!r} stands there twice")
 
 
-def _values(header: list[str], cells: list[str], row: int) -> dict[str, str]:
+def _values(header: list[str], cells: list[str]) -> dict[str, str]:
     if len(cells) != len(header):
-        raise _RowError(row, f"{len(cells)} cells where the header has {len(header)}")
+        raise _RowError(f"{len(cells)} cells where the header has {len(header)}")
+    try:
+        "".join(cells).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _RowError("the row is not UTF-8") from error
     return dict(zip(header, cells, strict=True))
 
 
 def _item(values: Mapping[str, str], row: int) -> Item:
-    if not values["index"].strip():
-        raise _RowError(row, "the cell 'index' is empty")
     try:
         asked = read_question(values)
     except RowRejected as error:
-        raise _RowError(row, error.detail) from error
+        raise _RowError(error.detail) from error
     return Item(
         index=values["index"].strip(),
         row=row,
@@ -242,7 +285,7 @@ def _item(values: Mapping[str, str], row: int) -> Item:
     )
 
 
-def _check_images(path: Path, values: Mapping[str, str], row: int) -> str | None:
+def _check_images(path: Path, values: Mapping[str, str]) -> str | None:
     """Check that the images of a row can be opened; return the index of the row that holds them.
 
     None means the row itself.
@@ -250,28 +293,24 @@ def _check_images(path: Path, values: Mapping[str, str], row: int) -> str | None
     cell = values.get("image", "").strip()
     if cell and len(cell) <= _REFERENCE_CHARS and not cell.startswith("["):
         return cell
-    for image in _located(path, values, row):
-        _check_header(image, row)
+    for image in _located(path, values):
+        try:
+            header(image)
+        except ImageError as error:
+            raise _RowError(str(error)) from error
     return None
 
 
-def _located(path: Path, values: Mapping[str, str], row: int) -> list[bytes | Path]:
+def _located(path: Path, values: Mapping[str, str]) -> list[bytes | Path]:
     """Return the images of a row, those that lie in files unread."""
     try:
         found = image_values(values)
         images = [locate(value, root=path.parent).content for value in found]
     except RowRejected as error:
-        raise _RowError(row, error.detail) from error
+        raise _RowError(error.detail) from error
     except ImageError as error:
-        raise _RowError(row, str(error)) from error
+        raise _RowError(str(error)) from error
     if not images:
         name = "image" if "image" in values else "image_path"
-        raise _RowError(row, f"the cell {name!r} is empty")
+        raise _RowError(f"the cell {name!r} is empty")
     return images
-
-
-def _check_header(image: bytes | Path, row: int) -> None:
-    try:
-        header(image)
-    except ImageError as error:
-        raise _RowError(row, str(error)) from error
