@@ -54,6 +54,11 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Forget what another job left in the folder.")
 ]
 
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at a row that cannot be used; do not reject it."),
+]
+
 
 @contextmanager
 def _progress(console: Console) -> Iterator[JobProgress]:
@@ -145,6 +150,7 @@ def sft(
     workers: Workers = None,
     rows_per_shard: RowsPerShard = 64,
     overwrite: Overwrite = False,
+    strict: Strict = False,
 ) -> None:
     """Turn demonstrations (image, question, response) into rows for `swift sft`.
 
@@ -162,6 +168,7 @@ def sft(
             timeout_s=timeout_s,
             workers=workers or len(os.sched_getaffinity(0)),
             rows_per_shard=rows_per_shard,
+            strict=strict,
         ),
         overwrite,
     )
@@ -192,6 +199,7 @@ def rl(
     workers: Workers = None,
     rows_per_shard: RowsPerShard = 64,
     overwrite: Overwrite = False,
+    strict: Strict = False,
 ) -> None:
     """Turn question, answer and image into rows for `swift rlhf`.
 
@@ -216,6 +224,7 @@ def rl(
             seed=seed,
             workers=workers or len(os.sched_getaffinity(0)),
             rows_per_shard=rows_per_shard,
+            strict=strict,
         ),
         overwrite,
     )

@@ -41,6 +41,8 @@ class JobOptions:
     """Whether the options of an RL row change places, so that no letter is right more often."""
     seed: int = 0
     """Seed of their order."""
+    strict: bool = False
+    """Whether a row that cannot be used ends the job."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Worker processes. They do not change the result."""
     rows_per_shard: int = 64

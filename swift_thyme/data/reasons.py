@@ -13,6 +13,7 @@ class Reason(str, Enum):
     """Code of a rejection, as in ``rejected.jsonl``."""
 
     BAD_JSON = "bad_json"
+    BAD_TSV = "bad_tsv"
     MISSING_COLUMN = "missing_column"
     WRONG_TYPE = "wrong_type"
     BAD_UNICODE = "bad_unicode"
@@ -57,6 +58,7 @@ class Reason(str, Enum):
 
 _TEXT = {
     Reason.BAD_JSON: "the line is not a JSON object",
+    Reason.BAD_TSV: "the row has not as many cells as the header",
     Reason.MISSING_COLUMN: "a column is missing or null",
     Reason.WRONG_TYPE: "a value has a type that cannot be read",
     Reason.BAD_UNICODE: "the text holds half a surrogate pair, which no file can hold",
