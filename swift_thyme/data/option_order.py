@@ -54,11 +54,16 @@ class AnswerBalance:
 
     Chance alone leaves a file of 24 rows with a letter that is right in four of ten rows every
     other time. Rows with the same choice of places are balanced among themselves, so that the
-    number of options says nothing about the letter either. A row that fits the balance as it stands
-    in its file keeps its order.
+    number of options says nothing about the letter either.
+
+    Args:
+        keep: Whether a row that fits the balance as it stands in its file keeps its order. Where a
+            file has a balance for each of its parts, only the first may: every part begins with
+            a row that fits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = True) -> None:
+        self._keep = keep
         self._placed: dict[tuple[int, ...], Counter[int]] = {}
         self._all: Counter[int] = Counter()
 
@@ -77,10 +82,10 @@ class AnswerBalance:
         run = next((r for r in _free_runs(options, question) if original in r), [original])
         placed = self._placed.setdefault(tuple(run), Counter())
         places = random.Random(key).sample(run, len(run))
-        target = min(places, key=lambda i: (placed[i], self._all[i], i != original))
+        target = min(places, key=lambda i: (placed[i], self._all[i], self._keep and i != original))
         placed[target] += 1
         self._all[target] += 1
-        if target == original:
+        if self._keep and target == original:
             return tuple(options)
         order = list(option_order(options, question, key))
         place = order.index(answer)

@@ -8,9 +8,11 @@ question that has lost its options would be trained on all the same.
 from __future__ import annotations
 
 import ast
+import io
 import math
 import re
 import string
+import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,7 @@ OPTION_COLUMNS = ("multi-choice options", "options", "choices")
 
 _LETTERS = string.ascii_uppercase
 _LISTED_OPTION = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
+_NO_COMMA = re.compile(r"""['"]\s+['"]""")
 _PANDAS_MISSING = ("nan", "NaN", "<NA>")
 """How pandas writes a missing cell. ``Nan`` and ``None`` are words."""
 
@@ -145,16 +148,25 @@ def image_values(values: Mapping[str, Any]) -> list[Any]:
 
 
 def string_list(text: str) -> list[str]:
-    """Return a list of strings that is written as a Python or JSON list; else an empty one."""
+    """Return a list of strings that is written as a Python or JSON list; else an empty one.
+
+    An array of numpy, as pandas writes it, has no commas.
+    """
     if not text.startswith("["):
         return []
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return []
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return []
+    if _NO_COMMA.search(text):
+        # Python reads two strings side by side as one.
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        parts = [token.string for token in tokens if token.type == tokenize.STRING]
+        if len(parts) > len(value) == 1:
+            return [ast.literal_eval(part) for part in parts]
+    return value
 
 
 def _filled(values: Mapping[str, Any], names: Iterable[str]) -> str | None:

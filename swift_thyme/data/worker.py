@@ -156,7 +156,7 @@ class _Worker:
         reasons: Counter[str] = Counter()
         lines: list[bytes] = []
         # One per shard, whose rows are always built in the same order by one process.
-        self._balance = AnswerBalance()
+        self._balance = AnswerBalance(keep=shard.start == 0)
         for group in _groups(self._rows_of(shard)):
             lines += self._finish(source, self._build(source, group, assignment), counts, reasons)
         head = {**counts.__dict__, "reasons": dict(sorted(reasons.items()))}

@@ -96,6 +96,15 @@ def test_a_file_whose_answer_is_always_a_is_balanced(tmp_path: Path, rows: int) 
     ]
 
 
+def test_the_smallest_parts_are_balanced_by_chance(tmp_path: Path) -> None:
+    make_picture(tmp_path)
+    rows = [{"image": "a.jpg", "question": f"{i}?", **FOUR, "answer": "A"} for i in range(120)]
+    source = write_jsonl(tmp_path / "t.jsonl", rows)
+    report = run("rl", source, tmp_path / "out", rows_per_shard=1)
+    assert all(0.15 <= count / 120 <= 0.35 for count in report.answers["t"].values())
+    assert len(report.answers["t"]) == 4
+
+
 def test_the_right_text_stays_right(tmp_path: Path) -> None:
     make_picture(tmp_path)
     rows = [{"image": "a.jpg", "question": f"{i}?", **FOUR, "answer": "A"} for i in range(12)]

@@ -22,6 +22,7 @@ LISTED = {"A": "Red", "B": "Blue", "C": "Green"}
         ["(A) Red", "(B) Blue", "(C) Green"],
         ["Red", "Blue", "Green"],
         "['Red', 'Blue', 'Green']",
+        "['(A) Red' '(B) Blue'\n '(C) Green']",
         {"A": "Red", "B": "Blue", "C": "Green", "D": None},
     ],
 )
@@ -65,6 +66,8 @@ def test_a_right_option_is_never_taken_for_a_missing_one() -> None:
         (["crimson", "dark red"], ("crimson", "dark red")),
         (["12", 12.0, None, NAN], ("12",)),
         ("['one']", ("one",)),
+        ("['crimson' 'dark red']", ("crimson", "dark red")),
+        ("""["a' 'b"]""", ("a' 'b",)),
         ("[0, 1]", ("[0, 1]",)),
         (3.0, ("3",)),
         (3.5, ("3.5",)),
