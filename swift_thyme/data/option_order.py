@@ -11,11 +11,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-__all__ = ["AnswerBalance", "option_order"]
+__all__ = ["ORDER_VERSION", "AnswerBalance", "option_order"]
 
-# "None of the above" means something else in another place.
+ORDER_VERSION = 2
+"""Changes when the same key would give another order."""
+
+# "None of the above" means something else in another place; "above the table" does not.
 _PINNED = re.compile(
-    r"\b(?:above|below|none of|all of|both of|neither|(?:does not|doesn't|not) feature)\b",
+    r"\b(?:none of|all of|both of|neither|(?:does not|doesn't|not) feature"
+    r"|(?:all|none|both|the|options?|choices?|answers?) (?:above|below)"
+    r"|(?:above|below) (?:options?|choices?|answers?))\b",
     re.IGNORECASE,
 )
 # "Both A and B", "A, B and C", "options B or C", "only A".

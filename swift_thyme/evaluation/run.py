@@ -33,6 +33,7 @@ from swift_thyme.answers.verdict import Verdict
 from swift_thyme.core.errors import DataError, EngineError
 from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter, read_trajectories
+from swift_thyme.data.option_order import ORDER_VERSION
 from swift_thyme.evaluation.items import PromptStyle, Shown, show
 from swift_thyme.evaluation.matching import match
 from swift_thyme.evaluation.tsv import Dataset, Item
@@ -287,6 +288,8 @@ def _configuration(
         "system": settings.system,
         "prompt": settings.style.value,
         "shuffle": settings.shuffle,
+        # Answers are read by the order that was shown; another rule would misread them.
+        "option_order": ORDER_VERSION,
         "seed": settings.seed,
         **{f"model.{name}": value for name, value in model.items()},
         **{f"sampling.{name}": value for name, value in loop.pop("sampling").items()},

@@ -63,6 +63,8 @@ def test_the_places_follow_no_pattern() -> None:
         ({**FOUR, "D": "Only A"}, {0, 1, 2, 3}),
         ({**FOUR, "D": "Both a cat and a dog"}, set()),
         ({**FOUR, "D": "A cat and a dog"}, set()),
+        ({**FOUR, "A": "above the table", "B": "Below"}, set()),
+        ({**FOUR, "D": "All above"}, {3}),
     ],
 )
 def test_options_that_refer_to_others_stay(options: dict[str, str], fixed: set[int]) -> None:
