@@ -54,6 +54,11 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Forget what another job left in the folder.")
 ]
 
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at a row that cannot be used; do not reject it."),
+]
+
 
 @contextmanager
 def _progress(console: Console) -> Iterator[JobProgress]:
@@ -145,6 +150,7 @@ def sft(
     workers: Workers = None,
     rows_per_shard: RowsPerShard = 64,
     overwrite: Overwrite = False,
+    strict: Strict = False,
 ) -> None:
     """Turn demonstrations (image, question, response) into rows for `swift sft`.
 
@@ -162,6 +168,7 @@ def sft(
             timeout_s=timeout_s,
             workers=workers or len(os.sched_getaffinity(0)),
             rows_per_shard=rows_per_shard,
+            strict=strict,
         ),
         overwrite,
     )
@@ -178,11 +185,21 @@ def rl(
             "scripts/prompt.txt; default: none, it is given as --system to the job."
         ),
     ] = None,
+    shuffle: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle/--no-shuffle",
+            help="Put the right option under each letter equally often; rows with a "
+            "cycle_category keep their order.",
+        ),
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the order of options.")] = 0,
     image_root: ImageRoot = None,
     max_megapixels: MaxMegapixels = 100.0,
     workers: Workers = None,
     rows_per_shard: RowsPerShard = 64,
     overwrite: Overwrite = False,
+    strict: Strict = False,
 ) -> None:
     """Turn question, answer and image into rows for `swift rlhf`.
 
@@ -203,8 +220,11 @@ def rl(
             image_root=_absolute(image_root),
             max_megapixels=max_megapixels,
             system_prompt=prompt,
+            shuffle=shuffle,
+            seed=seed,
             workers=workers or len(os.sched_getaffinity(0)),
             rows_per_shard=rows_per_shard,
+            strict=strict,
         ),
         overwrite,
     )

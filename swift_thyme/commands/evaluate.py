@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ from swift_thyme.inference.model import ModelSettings, describe, open_engine, qu
 from swift_thyme.rewards.reward_settings import JudgeSettings
 
 _MATHS_TIMEOUT_S = 2.0
+_MOST_NAMED = 20
+"""Rows that are named on the terminal; all of them are in the report."""
 
 __all__ = ["eval_command"]
 
@@ -68,10 +71,17 @@ def eval_command(
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, help="Trajectories at once.")
     ] = 32,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Stop at a row that cannot be used; default: name it, go on."
+        ),
+    ] = False,
 ) -> None:
     """Evaluate a model on VLMEvalKit's TSV files; the same command again goes on after a stop.
 
-    Ends with status 1 where trajectories are missing because something failed on our side.
+    Ends with status 1 where trajectories are missing: something failed on our side, or a row cannot
+    be used.
     """
     quiet_hosts()
     judged_by = judge_settings() if judge else None
@@ -82,7 +92,7 @@ def eval_command(
         arms = list(Arm)
     settings = options.model_settings(concurrency=concurrency)
     loop = options.loop_settings(settings)
-    datasets = [read_tsv(path) for path in data]
+    datasets = [read_tsv(path, strict=strict) for path in data]
     names = [dataset.name for dataset in datasets]
     if len(set(names)) < len(names):
         raise SettingsError(f"--data: two files have the same name ({', '.join(names)})")
@@ -103,7 +113,7 @@ def eval_command(
     ]
     with exit_on_interrupt():
         missing = asyncio.run(
-            _evaluate(evaluations, settings, arms, runs, limit, judged_by, concurrency)
+            _evaluate(evaluations, settings, arms, runs, limit, judged_by, concurrency, strict)
         )
     if missing:
         warn(f"{missing} trajectories are missing, see above; the same command tries them again")
@@ -118,14 +128,18 @@ async def _evaluate(
     limit: int | None,
     judge: JudgeSettings | None,
     concurrency: int,
+    strict: bool,
 ) -> int:
-    """Run what is not done, report everything; return how many trajectories are missing."""
+    """Run what is not done, report everything; return how many trajectories are missing.
+
+    Those of rows that were left out are missing too.
+    """
     plans = [(e, _jobs(e.dataset, arms, runs, limit)) for e in evaluations]
     todo = [(e, jobs) for e, jobs in plans if any(job.id not in e.records() for job in jobs)]
     model_name = settings.model or "model"
     model_name = Path(model_name).name or "model"
     if todo:
-        await _run(todo, settings, concurrency)
+        await _run(todo, settings, concurrency, strict)
     missing = 0
     for evaluation, jobs in plans:
         done = evaluation.records()
@@ -152,7 +166,20 @@ async def _evaluate(
             say(f"interval: {report['interval']}")
         say(f"{evaluation.out / 'report.json'}")
         missing += sum(job.id not in done for job in jobs)
+        last = max(job.item.row for job in jobs) if limit else math.inf
+        left_out = sum(row <= last for row in evaluation.dataset.problems)
+        missing += left_out * len(arms) * runs
+        _name_problems(evaluation)
     return missing
+
+
+def _name_problems(evaluation: Evaluation) -> None:
+    problems = sorted(evaluation.problems.items())
+    for row, reason in problems[:_MOST_NAMED]:
+        warn(f"{evaluation.dataset.path}, row {row}: {reason}")
+    if len(problems) > _MOST_NAMED:
+        rest = len(problems) - _MOST_NAMED
+        warn(f"and {rest} rows more that cannot be used, see {evaluation.out / 'report.json'}")
 
 
 def _jobs(dataset: Dataset, arms: list[Arm], runs: int, limit: int | None) -> list[Job]:
@@ -161,7 +188,10 @@ def _jobs(dataset: Dataset, arms: list[Arm], runs: int, limit: int | None) -> li
 
 
 async def _run(
-    todo: list[tuple[Evaluation, list[Job]]], settings: ModelSettings, concurrency: int
+    todo: list[tuple[Evaluation, list[Job]]],
+    settings: ModelSettings,
+    concurrency: int,
+    strict: bool,
 ) -> None:
     from swift_thyme.sandbox import open_pool
 
@@ -186,4 +216,6 @@ async def _run(
                     failed = f"[red]{progress.failed} failed[/]" if progress.failed else ""
                     bar.update(line, completed=progress.done, failed=failed)
 
-                await evaluation.run(engine, pool, jobs, concurrency=concurrency, on_progress=show)
+                await evaluation.run(
+                    engine, pool, jobs, concurrency=concurrency, strict=strict, on_progress=show
+                )

@@ -17,11 +17,20 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from swift_thyme.data.reasons import Reason
 from swift_thyme.data.worker import write_atomically
 
 __all__ = ["Report", "render_report", "write_report"]
+
+
+DOMINANT = 0.6
+"""Share of the solutions from which one of them is reported. Yes-or-no questions stay below."""
+FEWEST_ROWS = 10
+"""Of fewer rows a share says little."""
+MOST_ANSWERS = 10
+"""Solutions that the report names."""
 
 
 @dataclass
@@ -39,6 +48,8 @@ class Report:
     """Rejected rows per reason."""
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: ``with_images``, ``without_images``, ``rejected``."""
+    answers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per split of an RL job: the solutions that most kept rows have, and how many have each."""
     image_references: int = 0
     """Images of the kept rows."""
     distinct_images: int = 0
@@ -67,6 +78,27 @@ class Report:
         counts["without_images"] += kinds[b"T"]
         counts["rejected"] += kinds[b"R"]
 
+    def add_answers(self, split: str, found: Counter[str]) -> None:
+        """Note the solutions of a split's rows."""
+        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        self.answers[split] = dict(ordered[:MOST_ANSWERS])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What somebody should look at before training, a sentence each."""
+        found = []
+        for split, answers in sorted(self.answers.items()):
+            counts = self.splits[split]
+            rows = counts["with_images"] + counts["without_images"]
+            for answer, count in list(answers.items())[:1]:
+                if rows >= FEWEST_ROWS and count >= DOMINANT * rows:
+                    found.append(
+                        f"{split}: {count} of {rows} solutions are {answer!r}; a model that always "
+                        "says so is right that often. Balance the rows (options are shuffled "
+                        "unless --no-shuffle is given)"
+                    )
+        return found
+
     @classmethod
     def read(cls, path: Path) -> Report:
         """Read a ``report.json``."""
@@ -91,6 +123,11 @@ def render_report(report: Report, console: Console) -> None:
     for name, counts in sorted(report.splits.items()):
         splits.add_row(escape(name), *(str(counts[key]) for key in counts))
     console.print(splits)
+    for split, answers in sorted(report.answers.items()):
+        listed = ", ".join(f"{answer[:40]!r} {count}" for answer, count in answers.items())
+        console.print(Text(f"most frequent solutions of {split}: {listed}"))
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}", "yellow"))
     if report.reasons:
         reasons = Table(box=box.SIMPLE)
         reasons.add_column("rejected for")

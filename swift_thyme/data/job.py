@@ -32,13 +32,19 @@ from swift_thyme.data import worker
 from swift_thyme.data.conversion_report import Report, write_report
 from swift_thyme.data.job_options import JobOptions
 from swift_thyme.data.sources import Shard, Source, find_sources, plan_shards
-from swift_thyme.data.worker import Assignment, Message, result_path, write_atomically
+from swift_thyme.data.worker import (
+    Assignment,
+    Message,
+    encode_line,
+    result_path,
+    write_atomically,
+)
 
 __all__ = ["JobProgress", "run_job"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Changes when the same input would give other outputs."""
 
 # Ends of a process that a decoder causes; SIGKILL of the memory guard says nothing of a row.
@@ -66,8 +72,9 @@ class _Plan:
 
 def _make_plan(options: JobOptions) -> _Plan:
     sources = find_sources(options.inputs)
-    # What decides about the result; the number of workers does not.
-    deciding = {k: v for k, v in asdict(options).items() if k != "workers"}
+    # What decides about the result; the number of workers does not, and a strict job that comes to
+    # its end has the same one.
+    deciding = {k: v for k, v in asdict(options).items() if k not in ("workers", "strict")}
     stats = []
     for source in sources:
         path = Path(source.path)
@@ -104,7 +111,8 @@ def run_job(
         The report, which is also in ``report.json``.
 
     Raises:
-        DataError: An input cannot be read, or the folder holds another job's work.
+        DataError: An input cannot be read, the folder holds another job's work, or a row of a
+            strict job was rejected.
         SettingsError: The sandbox was asked for where there is no code.
         SandboxUnavailableError: The sandbox failed; the job can be continued.
     """
@@ -117,16 +125,26 @@ def run_job(
         report_file = Path(options.out) / "report.json"
         if (work / "complete").is_file() and report_file.is_file():
             progress(plan.rows, plan.rows, 0)
-            return Report.read(report_file)
+            report = Report.read(report_file)
+            _check_strict(plan, report)
+            return report
         shutil.rmtree(work / "tmp", ignore_errors=True)
         for folder in (work / "tmp", work / "shards", options.images_dir):
             folder.mkdir(parents=True, exist_ok=True)
         _work_off(plan, progress)
         report = _merge(plan)
+        _check_strict(plan, report)
         write_atomically(work / "complete", b"", work / "tmp")
         shutil.rmtree(work / "shards", ignore_errors=True)
         shutil.rmtree(work / "tmp", ignore_errors=True)
         return report
+
+
+def _check_strict(plan: _Plan, report: Report) -> None:
+    """Refuse rejections of an earlier call that was not strict."""
+    if plan.options.strict and report.rejected:
+        listing = Path(plan.options.out) / "rejected.jsonl"
+        raise DataError(f"{report.rejected} rows were rejected, see {listing} (--strict)")
 
 
 def _take_over(plan: _Plan, overwrite: bool) -> None:
@@ -291,26 +309,53 @@ def _merge(plan: _Plan) -> Report:
     report = Report(kind=plan.options.kind, inputs=list(plan.options.inputs))
     outputs.write("rejected.jsonl", b"")
     pictures: set[bytes] = set()
+    answers: dict[str, Counter[str]] = {}
+    listed = _splits_with_lists(plan)
     for number, shard in enumerate(plan.shards):
         split = plan.sources[shard.source].split
         kinds: Counter[bytes] = Counter()
         with result_path(plan.options, number).open("rb") as file:
             head = json.loads(file.readline())
             for line in file:
-                kinds[line[:1]] += 1
-                if line[:1] == b"I":
-                    pictures.update(_picture_keys(line[1:]))
-                outputs.write(_file_name(plan.options.kind, split, line[:1]), line[1:])
+                letter, content = line[:1], line[1:]
+                kinds[letter] += 1
+                if letter == b"I":
+                    row = json.loads(content)
+                    pictures.update(_picture_keys(row))
+                    if plan.options.kind == "rl":
+                        solutions = row["solution"]
+                        if isinstance(solutions, str):
+                            solutions = [solutions]
+                            if split in listed:
+                                content = encode_line(row | {"solution": solutions})
+                        answers.setdefault(split, Counter())[solutions[0]] += 1
+                outputs.write(_file_name(plan.options.kind, split, letter), content)
         report.add(split, head, kinds)
+    for split, found in answers.items():
+        report.add_answers(split, found)
     report.distinct_images = len(pictures)
     outputs.publish()
     write_report(report, out, scratch)
     return report
 
 
-def _picture_keys(line: bytes) -> Iterator[bytes]:
+def _splits_with_lists(plan: _Plan) -> set[str]:
+    """Return the splits in which a row has several equally good solutions.
+
+    All their rows get lists. `datasets` decides on a column's type by the first megabytes of a
+    file: where those hold text alone, a later list becomes its JSON text, which nobody answers.
+    """
+    splits = set()
+    for number, shard in enumerate(plan.shards):
+        with result_path(plan.options, number).open("rb") as file:
+            if json.loads(file.readline())["listed"]:
+                splits.add(plan.sources[shard.source].split)
+    return splits
+
+
+def _picture_keys(row: dict[str, Any]) -> Iterator[bytes]:
     """Yield a short key of each picture: half a million paths would fill the memory."""
-    for path in json.loads(line)["images"]:
+    for path in row["images"]:
         yield hashlib.blake2b(path.encode(), digest_size=12).digest()
 
 

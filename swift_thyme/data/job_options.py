@@ -37,6 +37,12 @@ class JobOptions:
     """Limit of one code block (seconds); None is the sandbox's."""
     system_prompt: str | None = None
     """System message of every RL row; None leaves it to ``--system`` at training time."""
+    shuffle: bool = True
+    """Whether the options of an RL row change places, so that no letter is right more often."""
+    seed: int = 0
+    """Seed of their order."""
+    strict: bool = False
+    """Whether a row that cannot be used ends the job."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Worker processes. They do not change the result."""
     rows_per_shard: int = 64

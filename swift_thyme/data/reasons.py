@@ -13,12 +13,15 @@ class Reason(str, Enum):
     """Code of a rejection, as in ``rejected.jsonl``."""
 
     BAD_JSON = "bad_json"
+    BAD_TSV = "bad_tsv"
     MISSING_COLUMN = "missing_column"
     WRONG_TYPE = "wrong_type"
     BAD_UNICODE = "bad_unicode"
     EMPTY_QUESTION = "empty_question"
     EMPTY_RESPONSE = "empty_response"
     EMPTY_ANSWER = "empty_answer"
+    BAD_OPTIONS = "bad_options"
+    ANSWER_NO_OPTION = "answer_no_option"
     SPECIAL_TOKEN = "special_token"
     UNBALANCED_TAG = "unbalanced_tag"
     TAG_ORDER = "tag_order"
@@ -55,12 +58,15 @@ class Reason(str, Enum):
 
 _TEXT = {
     Reason.BAD_JSON: "the line is not a JSON object",
+    Reason.BAD_TSV: "the row has not as many cells as the header",
     Reason.MISSING_COLUMN: "a column is missing or null",
     Reason.WRONG_TYPE: "a value has a type that cannot be read",
     Reason.BAD_UNICODE: "the text holds half a surrogate pair, which no file can hold",
     Reason.EMPTY_QUESTION: "the question is empty",
     Reason.EMPTY_RESPONSE: "the response is empty",
     Reason.EMPTY_ANSWER: "the answer is empty",
+    Reason.BAD_OPTIONS: "the options cannot be read, or are not A, B and so on",
+    Reason.ANSWER_NO_OPTION: "the answer is not one of the options",
     Reason.SPECIAL_TOKEN: "the text holds a control token of the model",
     Reason.UNBALANCED_TAG: "a tag is opened or closed without its partner",
     Reason.TAG_ORDER: "the tags are not in the order of the protocol",

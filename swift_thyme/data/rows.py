@@ -7,17 +7,26 @@ are stored.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from swift_thyme.core.protocol import IMAGE_TAG, build_user_prompt
 from swift_thyme.data.job_options import JobOptions
+from swift_thyme.data.option_order import AnswerBalance
 from swift_thyme.data.pictures import ImageStore, normalise, raw_bytes
 from swift_thyme.data.prompts import quoted_paths, set_quoted_images, with_image_tags
+from swift_thyme.data.question import (
+    ANSWER_COLUMNS,
+    IMAGE_COLUMNS,
+    OPTION_COLUMNS,
+    Question,
+    image_values,
+    is_missing,
+    read_question,
+    text_cell,
+)
 from swift_thyme.data.reasons import Reason, RowRejected
 from swift_thyme.data.response import (
     check_response,
@@ -27,20 +36,18 @@ from swift_thyme.data.response import (
     tidy,
 )
 
-__all__ = ["COLUMNS", "BuiltRow", "StoredImage", "build_row"]
-
-_IMAGE_COLUMNS = ("image", "images", "image_path")
-_ANSWER_COLUMNS = ("answer", "solution")
-_OPTION = re.compile(r"[A-Z]")
+__all__ = ["COLUMNS", "BuiltRow", "RowPlace", "StoredImage", "build_row"]
 
 COLUMNS = {
-    "sft": (*_IMAGE_COLUMNS, "question", "response"),
+    "sft": (*IMAGE_COLUMNS, "question", "response"),
     "rl": (
-        *_IMAGE_COLUMNS,
+        *IMAGE_COLUMNS,
         "index",
         "question",
         "hint",
-        *_ANSWER_COLUMNS,
+        *ANSWER_COLUMNS,
+        *OPTION_COLUMNS,
+        "cycle_category",
         *(chr(code) for code in range(ord("A"), ord("Z") + 1)),
     ),
 }
@@ -73,8 +80,22 @@ class BuiltRow:
     """Its pictures, in order; to be stored before the row is written."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowPlace:
+    """Where a row stands among the rows of its job."""
+
+    number: int
+    """Number of the row in its file, from 1."""
+    balance: AnswerBalance
+    """Of the shard that it is in, whose rows are built in order."""
+
+
 def build_row(
-    values: Mapping[str, Any], options: JobOptions, root: Path, store: ImageStore
+    values: Mapping[str, Any],
+    options: JobOptions,
+    root: Path,
+    store: ImageStore,
+    place: RowPlace,
 ) -> BuiltRow:
     """Return the output row of a raw row.
 
@@ -83,46 +104,21 @@ def build_row(
         options: The job's.
         root: Folder that relative image paths start from.
         store: Tells which pictures are stored already.
+        place: Where the row stands.
 
     Raises:
         RowRejected: The row is left out.
     """
-    build = _sft_row if options.kind == "sft" else _rl_row
-    return build(values, options, root, store)
-
-
-def _text(values: Mapping[str, Any], names: Sequence[str], empty: Reason) -> str:
-    name = next((n for n in names if values.get(n) is not None), None)
-    if name is None:
-        raise RowRejected(Reason.MISSING_COLUMN, f"no {' or '.join(names)}")
-    value = values[name]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise RowRejected(Reason.WRONG_TYPE, f"{name} is of type {type(value).__name__}")
-    if not value.replace(IMAGE_TAG, "").strip():
-        raise RowRejected(empty, f"{name} is {value[:40]!r}")
-    return value
-
-
-def _image_values(values: Mapping[str, Any]) -> list[Any]:
-    value = next((values[n] for n in _IMAGE_COLUMNS if values.get(n) not in (None, "")), None)
-    if value is None:
-        return []
-    if isinstance(value, str) and value.startswith("["):
-        # VLMEvalKit writes several images as the text of a list.
-        try:
-            value = json.loads(value.replace("'", '"'))
-        except ValueError as error:
-            raise RowRejected(Reason.WRONG_TYPE, f"image begins with {value[:40]!r}") from error
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    if options.kind == "sft":
+        return _sft_row(values, options, root, store)
+    return _rl_row(values, options, root, store, place)
 
 
 def _load_images(
     values: Mapping[str, Any], options: JobOptions, root: Path, store: ImageStore
 ) -> list[StoredImage]:
     images = []
-    for number, value in enumerate(_image_values(values), 1):
+    for number, value in enumerate(image_values(values), 1):
         name = f"image {number}"
         data, source = raw_bytes(value, root, name)
         path = store.path(data)
@@ -138,13 +134,13 @@ def _load_images(
 def _sft_row(
     values: Mapping[str, Any], options: JobOptions, root: Path, store: ImageStore
 ) -> BuiltRow:
-    question = _text(values, ("question",), Reason.EMPTY_QUESTION)
-    response = _text(values, ("response",), Reason.EMPTY_RESPONSE)
+    question = text_cell(values, ("question",), Reason.EMPTY_QUESTION)
+    response = text_cell(values, ("response",), Reason.EMPTY_RESPONSE)
     check_special_tokens(question, "the question")
     response = tidy(response)
     check_response(response)
     n_returned = sum(text.count(IMAGE_TAG) for text in output_texts(response))
-    question = with_image_tags(question, len(_image_values(values)), n_returned)
+    question = with_image_tags(question, len(image_values(values)), n_returned)
     images = _load_images(values, options, root, store)
     own = images[: len(images) - n_returned]
     quoted = quoted_paths(question)
@@ -166,16 +162,23 @@ def _sft_row(
 
 
 def _rl_row(
-    values: Mapping[str, Any], options: JobOptions, root: Path, store: ImageStore
+    values: Mapping[str, Any],
+    options: JobOptions,
+    root: Path,
+    store: ImageStore,
+    place: RowPlace,
 ) -> BuiltRow:
-    question = _text(values, ("question",), Reason.EMPTY_QUESTION)
-    solution = _text(values, _ANSWER_COLUMNS, Reason.EMPTY_ANSWER).strip()
-    question = _with_options(question.replace(IMAGE_TAG, "").strip(), values)
-    check_special_tokens(question, "the question")
-    check_special_tokens(solution, "the answer")
-    if not _image_values(values):
+    asked = read_question(values)
+    check_special_tokens(
+        "\n".join([asked.hint, asked.text, *asked.options.values()]), "the question"
+    )
+    for answer in asked.references:
+        check_special_tokens(answer, "the answer")
+    if not image_values(values):
         raise RowRejected(Reason.NO_IMAGE, "a prompt of this recipe names an image")
     images = _load_images(values, options, root, store)
+    # From here on the row is kept: only such rows count in the balance.
+    question, solution = _worded(asked, values, options, place)
     (path, size), *others = [(str(image.path), (image.width, image.height)) for image in images]
     prompt = build_user_prompt(question, path, size, others)
     messages = [{"role": "user", "content": prompt}]
@@ -190,13 +193,22 @@ def _rl_row(
     return BuiltRow(output, images)
 
 
-def _with_options(question: str, values: Mapping[str, Any]) -> str:
-    """Return the question with its hint before it and its options, one per line, after it."""
-    options = []
-    for name in sorted(n for n in values if _OPTION.fullmatch(n)):
-        # pandas writes an absent option of a question with fewer as this text.
-        if values[name] is not None and str(values[name]).strip().lower() not in ("", "nan"):
-            options.append(f"{name}. {str(values[name]).strip()}")
-    hint = values.get("hint")
-    parts = [str(hint).strip()] if hint and str(hint).strip().lower() != "nan" else []
-    return "\n".join([*parts, question, *options])
+def _worded(
+    asked: Question, values: Mapping[str, Any], options: JobOptions, place: RowPlace
+) -> tuple[str, str | list[str]]:
+    """Return the question with its hint before and its options after it, and the solution."""
+    parts = [asked.hint] if asked.hint else []
+    if not asked.options:
+        several = len(asked.references) > 1
+        solution = list(asked.references) if several else asked.references[0]
+        return "\n".join([*parts, asked.text]), solution
+    (answer,) = asked.references
+    order = tuple(asked.options)
+    # Files with every rotation of the options (HRBench) are balanced as they are.
+    if options.shuffle and is_missing(values.get("cycle_category")):
+        index = values.get("index")
+        key = f"{options.seed}/1/{place.number if is_missing(index) else str(index).strip()}"
+        order = place.balance.order(asked.options, asked.text, answer, key)
+    letters = tuple(asked.options)
+    listed = [f"{letters[i]}. {asked.options[letter]}" for i, letter in enumerate(order)]
+    return "\n".join([*parts, asked.text, *listed]), letters[order.index(answer)]

@@ -355,6 +355,13 @@ class _TsvReader:
         numbers = range(shard.start + 1, shard.stop + 1)
         with _TsvRecords(self._path, shard.offset) as records:
             for number, record in zip(numbers, records, strict=False):
+                if not record:
+                    continue
+                if len(record) != len(records.header):
+                    # A stray tab moves every cell behind it into another column.
+                    detail = f"{len(record)} cells where the header has {len(records.header)}"
+                    yield RawRow(number, None, RowRejected(Reason.BAD_TSV, detail))
+                    continue
                 values = self._values(records.header, record)
                 image = values.get("image")
                 if image and len(image) <= _LONGEST_REFERENCE:

@@ -22,14 +22,15 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from swift_thyme.core.errors import SandboxUnavailableError, ThymeError
+from swift_thyme.core.errors import DataError, SandboxUnavailableError, ThymeError
 from swift_thyme.data.job_options import JobOptions
+from swift_thyme.data.option_order import AnswerBalance
 from swift_thyme.data.pictures import ImageStore
 from swift_thyme.data.reasons import Reason, RowRejected
-from swift_thyme.data.rows import COLUMNS, BuiltRow, build_row
+from swift_thyme.data.rows import COLUMNS, BuiltRow, RowPlace, build_row
 from swift_thyme.data.sources import RawRow, RowReader, Shard, Source, open_reader
 
-__all__ = ["Assignment", "Message", "result_path", "serve", "write_atomically"]
+__all__ = ["Assignment", "Message", "encode_line", "result_path", "serve", "write_atomically"]
 
 GROUP_ROWS = 16
 """Rows whose pictures are in memory at a time, and whose code runs together."""
@@ -63,6 +64,8 @@ class _Counts:
     executed: int = 0
     blocks: int = 0
     repaired: int = 0
+    listed: int = 0
+    """Rows whose solution is a list of equally good ones."""
 
 
 def result_path(options: JobOptions, number: int) -> Path:
@@ -137,6 +140,7 @@ class _Worker:
         self._store = ImageStore(options.images_dir, self._scratch)
         self._reader: tuple[int, RowReader] | None = None
         self._pool: Any = None
+        self._balance = AnswerBalance()
         self.place = "start"
         """What is being worked on, for messages."""
 
@@ -151,6 +155,8 @@ class _Worker:
         counts = _Counts()
         reasons: Counter[str] = Counter()
         lines: list[bytes] = []
+        # One per shard, whose rows are always built in the same order by one process.
+        self._balance = AnswerBalance(keep=shard.start == 0)
         for group in _groups(self._rows_of(shard)):
             lines += self._finish(source, self._build(source, group, assignment), counts, reasons)
         head = {**counts.__dict__, "reasons": dict(sorted(reasons.items()))}
@@ -177,17 +183,24 @@ class _Worker:
             self._current.value = 0
         return results
 
+    def _reject(self, error: RowRejected) -> RowRejected:
+        """Return what leaves a row out, or end the job with it."""
+        if self._options.strict:
+            raise DataError(f"{error} (--strict)") from error
+        return error
+
     def _build_row(
         self, row: RawRow, root: Path, crashed: frozenset[int]
     ) -> BuiltRow | RowRejected:
         if row.number in crashed:
-            return RowRejected(Reason.IMAGE_CRASH, "the decoder ended the process")
+            return self._reject(RowRejected(Reason.IMAGE_CRASH, "the decoder ended the process"))
         if row.values is None:
-            return row.problem or RowRejected(Reason.BAD_JSON, "no values")
+            return self._reject(row.problem or RowRejected(Reason.BAD_JSON, "no values"))
         try:
-            return build_row(row.values, self._options, root, self._store)
+            place = RowPlace(row.number, self._balance)
+            return build_row(row.values, self._options, root, self._store, place)
         except RowRejected as error:
-            return error
+            return self._reject(error)
 
     def _finish(
         self,
@@ -197,26 +210,30 @@ class _Worker:
         reasons: Counter[str],
     ) -> list[bytes]:
         if self._options.execute:
-            results = self._execute(results, counts)
+            results = self._execute(source, results, counts)
         lines = []
         n_images = 0
         for number, result in results:
             if isinstance(result, RowRejected):
                 reasons[str(result.reason)] += 1
-                lines.append(b"R" + _line(_rejection(source, number, result)))
+                lines.append(b"R" + encode_line(_rejection(source, number, result)))
                 continue
             for image in result.images:
                 if image.data is not None:
                     self._store.put(image.path, image.data)
             n_images += len(result.images)
-            lines.append((b"I" if result.images else b"T") + _line(result.output))
+            counts.listed += isinstance(result.output.get("solution"), list)
+            lines.append((b"I" if result.images else b"T") + encode_line(result.output))
         counts.rows += len(results)
         counts.images += n_images
         self._connection.send(Message("rows", len(results), n_images))
         return lines
 
     def _execute(
-        self, results: list[tuple[int, BuiltRow | RowRejected]], counts: _Counts
+        self,
+        source: Source,
+        results: list[tuple[int, BuiltRow | RowRejected]],
+        counts: _Counts,
     ) -> list[tuple[int, BuiltRow | RowRejected]]:
         from swift_thyme.data.execution import execute_rows
 
@@ -229,7 +246,9 @@ class _Worker:
                 counts.executed += outcome.blocks > 0
                 counts.blocks += outcome.blocks
                 counts.repaired += outcome.repaired
-                row = outcome.problem or row
+                if outcome.problem is not None:
+                    self.place = f"{source.path} row {number}"
+                    row = self._reject(outcome.problem)
             after.append((number, row))
         return after
 
@@ -268,5 +287,6 @@ def _rejection(source: Source, number: int, error: RowRejected) -> dict[str, Any
     }
 
 
-def _line(value: dict[str, Any]) -> bytes:
+def encode_line(value: dict[str, Any]) -> bytes:
+    """Return a row as a line of an output file."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n"

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from swift_thyme.data.option_order import option_order
 from swift_thyme.evaluation.tsv import Item
 
 __all__ = ["PromptStyle", "Shown", "show"]
-
-# "None of the above" means something else in another place.
-_PINNED = re.compile(
-    r"\b(?:above|below|none of|all of|both of|neither|(?:does not|doesn't|not) feature"
-    r"|(?:options?|choices?) [A-Z])\b|^(?:both|neither) [A-Z]\b",
-    re.IGNORECASE,
-)
 
 
 class PromptStyle(str, Enum):
@@ -67,16 +59,11 @@ def show(item: Item, *, style: PromptStyle, shuffle: bool, seed: int, run: int) 
         seed: Seed of the order; each run and row has an order of its own.
         run: Number of the run, from 1.
     """
-    order = list(item.options)
+    order = tuple(item.options)
     if shuffle:
-        free = [i for i, letter in enumerate(order) if not _PINNED.search(item.options[letter])]
-        letters = [order[i] for i in free]
-        # A generator per row: the order does not depend on which rows are asked.
-        random.Random(f"{seed}/{run}/{item.index}").shuffle(letters)
-        for place, letter in zip(free, letters, strict=True):
-            order[place] = letter
+        order = option_order(item.options, item.question, f"{seed}/{run}/{item.index}")
     texts = {string.ascii_uppercase[i]: item.options[letter] for i, letter in enumerate(order)}
-    return Shown(item, _question(item, texts, style), tuple(order), style)
+    return Shown(item, _question(item, texts, style), order, style)
 
 
 def _question(item: Item, options: Mapping[str, str], style: PromptStyle) -> str:

@@ -81,6 +81,9 @@ def build_report(evaluation: Evaluation, jobs: list[Job], found: list[Outcome]) 
         "interval": "95 % percentile bootstrap over "
         + ("questions with all their rotations" if evaluation.dataset.cyclic else "items"),
         "results": results,
+        "unusable_rows": [
+            {"row": row, "reason": reason} for row, reason in sorted(evaluation.problems.items())
+        ],
         "times": {
             "seconds_per_item": sum(seconds) / len(seconds) if seconds else None,
             "sandbox_seconds_per_item": (
@@ -217,7 +220,7 @@ def report_table(report: Mapping[str, Any]) -> Table:
     share("code blocks without an error", "code_success_rate")
     counts = (
         ("trajectories", "trajectories"),
-        ("  missing (our failure)", "missing"),
+        ("  missing", "missing"),
         ("  undecided by rules", "undecided_by_rules"),
         ("  of these counted wrong, no judge", "undecided_counted_wrong"),
         ("  judge failed, not counted", "judge_failed"),
@@ -225,6 +228,9 @@ def report_table(report: Mapping[str, Any]) -> Table:
     table.add_section()
     for name, key in counts:
         row(f"n: {name.strip()}" if name[0] != " " else name, [str(results[a][key]) for a in arms])
+    if report["unusable_rows"]:
+        blank = [""] * (len(arms) - 1)
+        row("n: rows that cannot be used", [str(len(report["unusable_rows"])), *blank])
     if "changed_without_tools" in results:
         table.add_section()
         blank = [""] * (len(arms) - 1)

@@ -10,7 +10,8 @@ An evaluation lives in one folder::
     OUT/vlmeval/              predictions in VLMEvalKit's layout
 
 A trajectory counts as done once its line is whole. What fails on our side (the sandbox, the engine)
-is not written, is counted as missing, and is tried again by the next call.
+is not written, is counted as missing, and is tried again by the next call. So is a row that cannot
+be used: a picture that does not decode, a prompt that is too long.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from swift_thyme.answers.verdict import Verdict
 from swift_thyme.core.errors import DataError, EngineError
 from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter, read_trajectories
+from swift_thyme.data.option_order import ORDER_VERSION
 from swift_thyme.evaluation.items import PromptStyle, Shown, show
 from swift_thyme.evaluation.matching import match
 from swift_thyme.evaluation.tsv import Dataset, Item
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
-from swift_thyme.inference.prompt_images import read_image
+from swift_thyme.inference.prompt_images import PromptImage, read_image
 from swift_thyme.inference.task import make_task
 from swift_thyme.sandbox import SandboxBackend
 
@@ -111,6 +113,8 @@ class Evaluation:
         self.dataset = dataset
         self.out = out
         self.settings = settings
+        self.problems = dict(dataset.problems)
+        """Why rows could not be used, by their numbers; a run adds to it."""
         self._configuration = _configuration(dataset, settings, model)
         _claim(out, self._configuration)
 
@@ -135,6 +139,7 @@ class Evaluation:
         jobs: list[Job],
         *,
         concurrency: int,
+        strict: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Progress:
         """Run the jobs that are not done yet.
@@ -144,14 +149,15 @@ class Evaluation:
             pool: Runs code.
             jobs: What is wanted.
             concurrency: Trajectories at once.
+            strict: Whether a row that cannot be used ends the run.
             on_progress: Called after each trajectory.
 
         Raises:
-            DataError: A row or the folder cannot be used.
+            DataError: The folder cannot be used, or with ``strict`` a row.
             EngineError: Too many trajectories in a row failed on our side.
         """
         with _lock(self.out):
-            return await self._run(engine, pool, jobs, concurrency, on_progress)
+            return await self._run(engine, pool, jobs, concurrency, strict, on_progress)
 
     async def _run(
         self,
@@ -159,6 +165,7 @@ class Evaluation:
         pool: SandboxBackend,
         jobs: list[Job],
         concurrency: int,
+        strict: bool,
         on_progress: Callable[[Progress], None],
     ) -> Progress:
         finished = set(self.records())
@@ -173,6 +180,15 @@ class Evaluation:
                 for job in todo:
                     try:
                         record = await self._one(engine, pool, job, writer)
+                    except DataError as error:
+                        if strict:
+                            where = f"{self.dataset.path}, row {job.item.row}"
+                            raise DataError(f"{where}: {error}") from error
+                        # No failure of ours, so it is none in a row of them.
+                        self.problems[job.item.row] = str(error)
+                        failed += 1
+                        on_progress(Progress(done, failed, len(jobs)))
+                        continue
                     except EngineError as error:
                         logger.error("%s: %s", job.id, error)
                         record, reason = None, error
@@ -244,14 +260,8 @@ class Evaluation:
             },
         )
 
-    def _images(self, item: Item) -> list[Any]:
-        images = []
-        for index, data in enumerate(self.dataset.images(item)):
-            try:
-                images.append(read_image(data, index))
-            except DataError as error:
-                raise DataError(f"{self.dataset.path}, row {item.row}: {error}") from error
-        return images
+    def _images(self, item: Item) -> list[PromptImage]:
+        return [read_image(data, index) for index, data in enumerate(self.dataset.images(item))]
 
 
 async def _all_or_none(workers: list[Any]) -> None:
@@ -278,6 +288,8 @@ def _configuration(
         "system": settings.system,
         "prompt": settings.style.value,
         "shuffle": settings.shuffle,
+        # Answers are read by the order that was shown; another rule would misread them.
+        "option_order": ORDER_VERSION,
         "seed": settings.seed,
         **{f"model.{name}": value for name, value in model.items()},
         **{f"sampling.{name}": value for name, value in loop.pop("sampling").items()},

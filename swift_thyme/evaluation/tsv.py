@@ -6,29 +6,27 @@ comes. Nothing here knows what a question becomes or what is right.
 
 from __future__ import annotations
 
-import ast
 import csv
 import hashlib
 import io
-import re
-import string
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.core.images import ImageError, ImageFault, base64_bytes
+from swift_thyme.core.images import ImageError, locate
 from swift_thyme.core.pictures import header
+from swift_thyme.data.question import image_values, read_question
+from swift_thyme.data.reasons import RowRejected
 
 __all__ = ["Dataset", "Item", "read_tsv"]
 
 _REFERENCE_CHARS = 64
 """An image cell of at most this many characters names the row whose image it shares, as in
 VLMEvalKit."""
-_LISTED_OPTION = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
-_OPTIONS_COLUMN = "multi-choice options"
 _CATEGORY_COLUMNS = ("category", "l2-category", "cycle_category")
 
 
@@ -48,21 +46,17 @@ class Item:
     hint: str
     options: Mapping[str, str]
     """Text of each option by its letter; empty for an open question."""
-    answer: str
-    """Letter of the right option, or the reference of an open question."""
+    references: tuple[str, ...]
+    """The accepted answers of an open question, or the letter of the right option."""
     categories: Mapping[str, str]
     """Value of each category column that the row fills."""
     fields: Mapping[str, str]
     """All columns but the images."""
 
     @property
-    def references(self) -> tuple[str, ...]:
-        """The accepted answers of an open question; VQA files list several."""
-        if self.answer.startswith("["):
-            listed = _string_list(self.answer)
-            if listed:
-                return tuple(listed)
-        return (self.answer,)
+    def answer(self) -> str:
+        """Letter of the right option, or the first reference of an open question."""
+        return self.references[0]
 
 
 class Dataset:
@@ -76,12 +70,15 @@ class Dataset:
         spans: dict[str, _Span],
         owners: dict[str, str],
         digest: str,
+        problems: Mapping[int, str],
     ) -> None:
         self.path = path
         self.name = path.stem
         self.items = items
         self.digest = digest
         """SHA-256 of the file."""
+        self.problems = problems
+        """Why rows were left out, by their numbers."""
         self._header = header
         self._spans = spans
         self._owners = owners
@@ -102,17 +99,17 @@ class Dataset:
         Raises:
             DataError: They cannot be read any more.
         """
-        if "image" in self._header:
-            span = self._spans[self._owners.get(item.index, item.index)]
+        span = self._spans[self._owners.get(item.index, item.index)]
+        try:
             with open(self.path, "rb") as file:
                 file.seek(span.start)
                 text = file.read(span.end - span.start).decode("utf-8")
             (cells,) = _reader(io.StringIO(text, newline=""))
-            return _decode_images(cells[self._header.index("image")], item.row)
-        try:
-            return [path.read_bytes() for path in _image_paths(self.path, item.fields, item.row)]
-        except OSError as error:
-            raise DataError(f"{self.path}, row {item.row}: {error}") from error
+            values = dict(zip(self._header, cells, strict=True))
+            found = _located(self.path, values)
+            return [f if isinstance(f, bytes) else f.read_bytes() for f in found]
+        except (OSError, ValueError, _RowError) as error:
+            raise DataError(f"the images cannot be read any more: {error}") from error
 
 
 class _CountedLines:
@@ -128,10 +125,8 @@ class _CountedLines:
             first = self.position == 0
             self.position += len(line)
             self.digest.update(line)
-            try:
-                yield line.decode("utf-8-sig" if first else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"not UTF-8: {error}") from error
+            # Bytes that are no UTF-8 become half surrogates, for which the row is left out.
+            yield line.decode("utf-8-sig" if first else "utf-8", errors="surrogateescape")
 
 
 def _reader(lines: Iterator[str] | io.StringIO) -> Iterator[list[str]]:
@@ -140,73 +135,115 @@ def _reader(lines: Iterator[str] | io.StringIO) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter="\t", strict=True)
 
 
-def read_tsv(path: str | Path) -> Dataset:
+def read_tsv(path: str | Path, *, strict: bool = False) -> Dataset:
     """Check a file and return it.
 
+    Args:
+        path: The file.
+        strict: Whether a row that cannot be used is an error; otherwise it is left out and noted
+            in :attr:`Dataset.problems`.
+
     Raises:
-        DataError: The file or a row cannot be used; the message names it and says why.
+        DataError: The file, or with ``strict`` a row, cannot be used; the message names it and
+            says why. So does a file without any row that can be used.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            return _read(path, file)
+            return _Reading(path, strict).read(file)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _read(path: Path, file: IO[bytes]) -> Dataset:
-    lines = _CountedLines(file)
-    reader = _reader(iter(lines))
-    try:
-        header = next(reader, None)
-        if not header:
-            raise DataError("the file is empty")
-        _check_header(header)
-        items: list[Item] = []
-        spans: dict[str, _Span] = {}
-        shared: dict[str, str] = {}
-        row, start = 0, lines.position
-        for cells in reader:
-            end = lines.position
-            row += 1
-            if cells:
-                item = _item(path, header, cells, row)
-                if item.index in spans:
-                    other = next(i.row for i in items if i.index == item.index)
-                    raise _RowError(row, f"index {item.index!r} is already that of row {other}")
-                spans[item.index] = _Span(start, end)
-                owner = _check_image_cell(path, header, cells, item)
-                if owner is not None:
-                    shared[item.index] = owner
-                items.append(item)
-            start = end
-        for index, owner in shared.items():
-            if owner not in spans or owner in shared:
-                raise _RowError(
-                    next(i.row for i in items if i.index == index),
-                    f"the image cell {owner!r} is neither base64 nor the index of a row with an "
-                    "image",
-                )
-        if not items:
-            raise DataError("there is no row below the header")
-    except csv.Error as error:
-        raise DataError(f"{path}, after row {row}: {error}") from error
-    except _RowError as error:
-        raise DataError(f"{path}, row {error.row}: {error}") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return Dataset(path, header, items, spans, shared, lines.digest.hexdigest())
+class _Reading:
+    """One pass over a file."""
+
+    def __init__(self, path: Path, strict: bool) -> None:
+        self._path = path
+        self._strict = strict
+        self._items: dict[str, Item] = {}
+        self._rows: dict[str, int] = {}
+        """Number of the row that has an index."""
+        self._spans: dict[str, _Span] = {}
+        """Of the rows that have a good image."""
+        self._shared: dict[str, str] = {}
+        """Index of a row to the one whose image it shows."""
+        self._problems: dict[int, str] = {}
+
+    def read(self, file: IO[bytes]) -> Dataset:
+        lines = _CountedLines(file)
+        reader = _reader(iter(lines))
+        row = 0
+        try:
+            header = next(reader, None)
+            if not header:
+                raise DataError("the file is empty")
+            _check_columns(header)
+            start = lines.position
+            for cells in reader:
+                row += 1
+                if cells:
+                    with self._noting(row):
+                        self._add(header, cells, row, _Span(start, lines.position))
+                start = lines.position
+        except csv.Error as error:
+            raise DataError(f"{self._path}, after row {row}: {error}") from error
+        except DataError as error:
+            raise DataError(f"{self._path}: {error}") from error
+        for index, owner in list(self._shared.items()):
+            with self._noting(self._rows[index]):
+                self._find_owner(index, owner)
+        if not self._items:
+            first = next((f": row {row}: {text}" for row, text in self._problems.items()), "")
+            raise DataError(f"{self._path}: there is no row that can be used{first}")
+        items = list(self._items.values())
+        digest = lines.digest.hexdigest()
+        problems = dict(sorted(self._problems.items()))
+        return Dataset(self._path, header, items, self._spans, self._shared, digest, problems)
+
+    @contextmanager
+    def _noting(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except _RowError as error:
+            if self._strict:
+                raise DataError(f"{self._path}, row {row}: {error}") from error
+            self._problems[row] = str(error)
+
+    def _add(self, header: list[str], cells: list[str], row: int, span: _Span) -> None:
+        values = _values(header, cells)
+        index = values["index"].strip()
+        if not index:
+            raise _RowError("the cell 'index' is empty")
+        if index in self._rows:
+            raise _RowError(f"index {index!r} is already that of row {self._rows[index]}")
+        self._rows[index] = row
+        owner = _check_images(self._path, values)
+        # The image may be good for other rows where the text is not for this one.
+        self._spans[index] = span
+        if owner is not None:
+            self._shared[index] = owner
+        self._items[index] = _item(values, row)
+
+    def _find_owner(self, index: str, owner: str) -> None:
+        if owner in self._spans and owner not in self._shared:
+            return
+        del self._shared[index]
+        if owner not in self._rows and (self._path.parent / owner).is_file():
+            return
+        del self._spans[index]
+        if self._items.pop(index, None) is not None:
+            raise _RowError(
+                f"the image cell {owner!r} is neither base64, nor a file, nor the index of a row "
+                "with an image"
+            )
 
 
 class _RowError(DataError):
     """A row cannot be used."""
 
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
 
-
-def _check_header(header: list[str]) -> None:
+def _check_columns(header: list[str]) -> None:
     for name in ("index", "question", "answer"):
         if name not in header:
             raise DataError(f"the column {name!r} is missing; there are {', '.join(header)}")
@@ -219,24 +256,28 @@ def _check_header(header: list[str]) -> None:
         raise DataError(f"the column {sorted(twice)[0]!r} stands there twice")
 
 
-def _item(path: Path, header: list[str], cells: list[str], row: int) -> Item:
+def _values(header: list[str], cells: list[str]) -> dict[str, str]:
     if len(cells) != len(header):
-        raise _RowError(row, f"{len(cells)} cells where the header has {len(header)}")
-    values = dict(zip(header, cells, strict=True))
-    for name in ("index", "question", "answer"):
-        if not values[name].strip():
-            raise _RowError(row, f"the cell {name!r} is empty")
-    options = _options(values, row)
-    answer = values["answer"].strip()
-    if options:
-        answer = _option_letter(answer, options, row)
+        raise _RowError(f"{len(cells)} cells where the header has {len(header)}")
+    try:
+        "".join(cells).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _RowError("the row is not UTF-8") from error
+    return dict(zip(header, cells, strict=True))
+
+
+def _item(values: Mapping[str, str], row: int) -> Item:
+    try:
+        asked = read_question(values)
+    except RowRejected as error:
+        raise _RowError(error.detail) from error
     return Item(
         index=values["index"].strip(),
         row=row,
-        question=values["question"],
-        hint=values.get("hint", "").strip(),
-        options=options,
-        answer=answer,
+        question=asked.text,
+        hint=asked.hint,
+        options=asked.options,
+        references=asked.references,
         categories={
             name: values[name].strip() for name in _CATEGORY_COLUMNS if values.get(name, "").strip()
         },
@@ -244,100 +285,32 @@ def _item(path: Path, header: list[str], cells: list[str], row: int) -> Item:
     )
 
 
-def _options(values: Mapping[str, str], row: int) -> dict[str, str]:
-    options = {
-        letter: values[letter].strip()
-        for letter in string.ascii_uppercase
-        if values.get(letter, "").strip()
-    }
-    listed = values.get(_OPTIONS_COLUMN, "").strip()
-    if not options and listed:
-        lines = _string_list(listed) or listed.splitlines()
-        for line in lines:
-            match = _LISTED_OPTION.fullmatch(line)
-            if match is not None:
-                options[match.group(1)] = match.group(2).strip()
-        if not options:
-            raise _RowError(
-                row, f"no options can be read from {_OPTIONS_COLUMN!r}: {listed[:80]!r}"
-            )
-    expected = string.ascii_uppercase[: len(options)]
-    if "".join(options) != expected or len(options) == 1:
-        raise _RowError(row, f"options {', '.join(options)}: expected A, B and so on, at least two")
-    return options
-
-
-def _option_letter(answer: str, options: Mapping[str, str], row: int) -> str:
-    letter = answer.strip("(). ").upper()
-    if letter in options:
-        return letter
-    same = [key for key, text in options.items() if text == answer]
-    if len(same) == 1:
-        return same[0]
-    raise _RowError(row, f"the answer {answer!r} is not one of the options {', '.join(options)}")
-
-
-def _string_list(text: str) -> list[str]:
-    """Return a list of strings that is written as a Python or JSON list; else an empty one."""
-    if not text.startswith("["):
-        return []
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return []
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    return []
-
-
-def _check_image_cell(path: Path, header: list[str], cells: list[str], item: Item) -> str | None:
+def _check_images(path: Path, values: Mapping[str, str]) -> str | None:
     """Check that the images of a row can be opened; return the index of the row that holds them.
 
     None means the row itself.
     """
-    if "image" not in header:
-        for file in _image_paths(path, item.fields, item.row):
-            if not file.is_file():
-                raise _RowError(item.row, f"image_path {file}: no such file")
-        return None
-    cell = cells[header.index("image")].strip()
-    if not cell:
-        raise _RowError(item.row, "the cell 'image' is empty")
-    if len(cell) <= _REFERENCE_CHARS and not cell.startswith("["):
+    cell = values.get("image", "").strip()
+    if cell and len(cell) <= _REFERENCE_CHARS and not cell.startswith("["):
         return cell
-    for data in _decode_images(cell, item.row):
-        _check_header_bytes(data, item.row)
+    for image in _located(path, values):
+        try:
+            header(image)
+        except ImageError as error:
+            raise _RowError(str(error)) from error
     return None
 
 
-def _decode_images(cell: str, row: int) -> list[bytes]:
-    cell = cell.strip()
-    texts = _string_list(cell) if cell.startswith("[") else [cell]
-    if not texts:
-        raise _RowError(row, "the cell 'image' is an unreadable list")
-    images = []
-    for text in texts:
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
-        try:
-            images.append(base64_bytes(text))
-        except ImageError as error:
-            raise _RowError(row, str(error)) from error
-    return images
-
-
-def _check_header_bytes(data: bytes, row: int) -> None:
+def _located(path: Path, values: Mapping[str, str]) -> list[bytes | Path]:
+    """Return the images of a row, those that lie in files unread."""
     try:
-        header(data)
+        found = image_values(values)
+        images = [locate(value, root=path.parent).content for value in found]
+    except RowRejected as error:
+        raise _RowError(error.detail) from error
     except ImageError as error:
-        if error.fault is ImageFault.TOO_LARGE:
-            raise _RowError(row, str(error)) from error
-        raise _RowError(row, "the base64 is not that of an image") from error
-
-
-def _image_paths(tsv: Path, fields: Mapping[str, str], row: int) -> list[Path]:
-    cell = fields.get("image_path", "").strip()
-    if not cell:
-        raise _RowError(row, "the cell 'image_path' is empty")
-    names = _string_list(cell) or [cell]
-    return [tsv.parent / name for name in names]
+        raise _RowError(str(error)) from error
+    if not images:
+        name = "image" if "image" in values else "image_path"
+        raise _RowError(f"the cell {name!r} is empty")
+    return images

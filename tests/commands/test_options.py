@@ -36,7 +36,8 @@ OWN = {
         "--concurrency --queue"
     ).split(),
     "eval": (
-        "--data --out --runs --limit --tools --no-tools --shuffle --prompt --judge --concurrency"
+        "--data --out --runs --limit --tools --no-tools --shuffle --prompt --judge --concurrency "
+        "--strict"
     ).split(),
 }
 PANELS = {"Model and engine": MODEL, "Sampling": SAMPLING, "Limits": LIMITS}

@@ -66,19 +66,20 @@ def test_a_tsv_of_vlmevalkit_is_read_with_options_hints_and_shared_images(tmp_pa
     assert len(large) > 200_000
     rows = [
         {"index": 7, "image": image, "question": "Which?", "A": "cat", "B": "dog", "answer": "A"},
-        {"index": 8, "image": "7", "question": "And this?", "A": "1", "B": "nan", "answer": "A"},
+        {"index": 8, "image": "7", "question": "And this?", "A": 1, "B": 2, "C": "nan"},
         {"index": 9, "image": large, "question": "Two\nlines?", "answer": 12, "hint": "Count."},
         {"index": 10, "image": "99", "question": "Whose?", "answer": "x"},
         {"index": 11, "question": "No picture?", "answer": "x"},
         {"index": 12, "image": image, "question": "No answer?"},
         {"index": 13, "image": "broken!" * 900, "question": "Broken?", "answer": "x"},
     ]
+    rows[1]["answer"] = "A"
     out = tmp_path / "out"
-    report = run("rl", write_tsv(tmp_path / "vstar.tsv", rows), out)
+    report = run("rl", write_tsv(tmp_path / "vstar.tsv", rows), out, shuffle=False)
     kept = read_jsonl(out / "vstar.rl.jsonl")
     assert [row["question"] for row in kept] == [
         "Which?\nA. cat\nB. dog",
-        "And this?\nA. 1",
+        "And this?\nA. 1\nB. 2",
         "Count.\nTwo\nlines?",
     ]
     assert [row["solution"] for row in kept] == ["A", "A", "12"]

@@ -1,6 +1,7 @@
 """Runs with a scripted model: what is counted as what, and what a folder refuses."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from swift_thyme.evaluation.vlmeval_files import write_predictions
 from swift_thyme.inference.loop import LoopSettings
 from swift_thyme.rewards.local_judge import LocalJudge
 from swift_thyme.sandbox import SandboxPool, SandboxSettings
-from tests.inference.builders import ScriptedServer
+from tests.inference.builders import ScriptedServer, image_bytes
 
-from .builders import row, write_tsv
+from .builders import IMAGE, row, write_tsv
 
 NO_POOL = SandboxPool(SandboxSettings(workers=1))
 
@@ -38,10 +39,12 @@ def make_jobs(evaluation: Evaluation, *arms: Arm) -> list[Job]:
     return [Job(item, 1, arm) for arm in arms or (Arm.TOOLS,) for item in evaluation.dataset.items]
 
 
-async def run(evaluation: Evaluation, turns: list[Any], jobs: list[Job]) -> Any:
+async def run(
+    evaluation: Evaluation, turns: list[Any], jobs: list[Job], *, strict: bool = False
+) -> Any:
     engine = await ScriptedServer(turns).engine()
     try:
-        return await evaluation.run(engine, NO_POOL, jobs, concurrency=1)
+        return await evaluation.run(engine, NO_POOL, jobs, concurrency=1, strict=strict)
     finally:
         await engine.close()
 
@@ -99,6 +102,37 @@ async def test_a_broken_sandbox_is_missing_too(tmp_path: Path) -> None:
     assert await evaluation.run(engine, pool, jobs, concurrency=1) == (0, 1, 1)
     assert evaluation.records() == {}
     await engine.close()
+
+
+async def test_a_row_that_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    whole = base64.b64decode(IMAGE)
+    cut = base64.b64encode(whole[: len(whole) - 30]).decode()
+    thin = base64.b64encode(image_bytes((900, 3))).decode()
+    rows = [row(0), row(1, image=cut), row(2, answer="E"), row(3, image=thin), row(4)]
+    dataset = read_tsv(write_tsv(tmp_path / "bad.tsv", rows))
+    settings = EvalSettings(system="S", loop=LoopSettings(), shuffle=False)
+    evaluation = Evaluation(dataset, tmp_path / "out", settings, {"model": "scripted"})
+    jobs = make_jobs(evaluation)
+    assert await run(evaluation, [answer("A"), answer("B")], jobs) == (2, 2, 4)
+    report = build_report(evaluation, jobs, outcomes(evaluation, jobs))
+    assert report["results"]["tools"]["trajectories"] == 2
+    named = {problem["row"]: problem["reason"] for problem in report["unusable_rows"]}
+    assert list(named) == [2, 3, 4]
+    assert "cannot be decoded" in named[2]
+    assert "not one of the options" in named[3]
+    assert "aspect ratio" in named[4]
+    assert await run(evaluation, [], jobs) == (2, 2, 4), "they are tried again"
+    with pytest.raises(DataError, match=r"bad\.tsv, row 2: .*cannot be decoded"):
+        await run(evaluation, [], jobs, strict=True)
+
+
+async def test_many_bad_rows_are_no_failures_in_a_row(tmp_path: Path) -> None:
+    cut = base64.b64encode(base64.b64decode(IMAGE)[:-30]).decode()
+    rows = [*(row(i, image=cut) for i in range(20)), row(20)]
+    dataset = read_tsv(write_tsv(tmp_path / "bad.tsv", rows))
+    settings = EvalSettings(system="S", loop=LoopSettings(), shuffle=False)
+    evaluation = Evaluation(dataset, tmp_path / "out", settings, {"model": "scripted"})
+    assert await run(evaluation, [answer("A")], make_jobs(evaluation)) == (1, 20, 21)
 
 
 async def test_failures_in_a_row_end_the_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reading TSV files: every layout, and errors that name the row."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,14 @@ def test_images_may_lie_beside_the_file(tmp_path: Path) -> None:
     rows = [without(row(0), "image") | {"image_path": "x.png"}]
     dataset = read_tsv(write_tsv(tmp_path / "a.tsv", rows))
     assert dataset.images(dataset.items[0]) == [image_bytes()]
+    rows[0]["image_path"] = "['x.png', 'x.png']"
+    dataset = read_tsv(write_tsv(tmp_path / "a.tsv", rows))
+    assert dataset.images(dataset.items[0]) == [image_bytes()] * 2
+    dataset = read_tsv(write_tsv(tmp_path / "a.tsv", [row(0, image="x.png")]))
+    assert dataset.images(dataset.items[0]) == [image_bytes()]
     rows[0]["image_path"] = "gone.png"
-    with pytest.raises(DataError, match=r"row 1: image_path .*gone\.png: no such file"):
-        read_tsv(write_tsv(tmp_path / "a.tsv", rows))
+    with pytest.raises(DataError, match=r"row 1: .*gone\.png': no such file"):
+        read_tsv(write_tsv(tmp_path / "a.tsv", rows), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +113,8 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
     ("cells", "words"),
     [
         ({"image": IMAGE[:90] + "!" + IMAGE[91:]}, "broken base64"),
-        ({"image": base64.b64encode(b"hello" * 40).decode()}, "not that of an image"),
-        ({"image": "12"}, "neither base64 nor the index"),
+        ({"image": base64.b64encode(b"hello" * 40).decode()}, "the image is not an image"),
+        ({"image": "12"}, "neither base64, nor a file, nor the index"),
         ({"image": ""}, "'image' is empty"),
         ({"index": 0}, "index '0' is already that of row 1"),
         ({"answer": "E"}, "answer 'E' is not one of the options A, B, C, D"),
@@ -120,14 +126,19 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
 def test_a_bad_row_is_named(tmp_path: Path, cells: dict[str, Any], words: str) -> None:
     path = write_tsv(tmp_path / "bad.tsv", [row(0), row(1), row(2) | cells])
     with pytest.raises(DataError, match=rf"bad\.tsv, row 3: .*{words}"):
-        read_tsv(path)
+        read_tsv(path, strict=True)
+    dataset = read_tsv(path)
+    assert [item.row for item in dataset.items] == [1, 2]
+    assert list(dataset.problems) == [3]
+    assert re.search(words, dataset.problems[3])
 
 
 def test_a_row_with_too_few_cells_is_named(tmp_path: Path) -> None:
     path = write_tsv(tmp_path / "bad.tsv", [row(0), row(1)])
     path.write_text(path.read_text().rpartition("\t")[0] + "\n")
     with pytest.raises(DataError, match=r"row 2: 8 cells where the header has 9"):
-        read_tsv(path)
+        read_tsv(path, strict=True)
+    assert list(read_tsv(path).problems) == [2]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -136,3 +147,26 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.tsv").touch()
     with pytest.raises(DataError, match=r"empty\.tsv: the file is empty"):
         read_tsv(tmp_path / "empty.tsv")
+
+
+def test_a_row_that_is_left_out_takes_those_along_that_show_its_image(tmp_path: Path) -> None:
+    rows = [row(0), row(1, answer="E"), row(2, image="1"), row(3, image="broken!" * 20)]
+    rows += [row(4, image="3"), row(5, image="2")]
+    dataset = read_tsv(write_tsv(tmp_path / "a.tsv", rows))
+    assert [item.index for item in dataset.items] == ["0", "2"]
+    assert dataset.images(dataset.items[1]) == [image_bytes()]
+    assert list(dataset.problems) == [2, 4, 5, 6]
+
+
+def test_a_row_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "a.tsv", [row(0), row(1, question="caf\u00e9?"), row(2)])
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xe9"))
+    dataset = read_tsv(path)
+    assert dict(dataset.problems) == {2: "the row is not UTF-8"}
+    assert [dataset.images(item) for item in dataset.items] == [[image_bytes()]] * 2
+
+
+def test_a_file_without_a_good_row_is_an_error(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "a.tsv", [row(0, answer="E")])
+    with pytest.raises(DataError, match=r"a\.tsv: there is no row that can be used: row 1: "):
+        read_tsv(path)
