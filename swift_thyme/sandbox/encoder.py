@@ -313,6 +313,8 @@ class _Encoder:
 
 def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
     """Do once what the images of a block need, so that code and memory are at hand for them."""
+    # In the place of an encoder that failed, it finds the files that the other one failed at.
+    encoder.answer(RebaseFiles())
     path = f"{config.folders.output}/rehearsal.jpg"
     request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, (), 1.0)
     for frame in FrameReader().feed(encode_frame(request)):

@@ -184,6 +184,13 @@ def make_recorder(folder: Path, *names: str) -> str:
     return path
 
 
+def make_server_recorder(folder: Path) -> str:
+    """Do what `make_recorder` does for `swift`; a server answers once it is written down."""
+    make_recorder(folder, "swift")
+    wait = f'until grep -qx rollout "{folder}/swift.argv" 2>/dev/null; do sleep 0.05; done'
+    return make_program(folder, "curl", wait)
+
+
 def test_a_hostfile_starts_the_job_on_its_hosts_with_the_same_image_size(tmp_path: Path) -> None:
     env_file = tmp_path / "env"
     shutil.copy(ROOT / "scripts" / "deepspeed_env.example", env_file)
@@ -193,6 +200,7 @@ def test_a_hostfile_starts_the_job_on_its_hosts_with_the_same_image_size(tmp_pat
         PATH=path,
         HOSTFILE="scripts/hostfile.example",
         DS_ENV_FILE=str(env_file),
+        MASTER_PORT="",
     )
     assert job.returncode == 0, job.stderr
     argv = (tmp_path / "bin" / "deepspeed.argv").read_text().splitlines()
@@ -237,7 +245,7 @@ def test_the_variables_of_the_env_file_reach_a_job_on_one_node(tmp_path: Path) -
 
 
 def test_the_server_gets_the_last_gpu_and_the_trainer_the_others(tmp_path: Path) -> None:
-    make_recorder(tmp_path / "bin", "swift", "curl")
+    make_server_recorder(tmp_path / "bin")
     path = make_program(tmp_path / "bin", "nvidia-smi", r"printf 'GPU 0\nGPU 1\nGPU 2\n'")
     job = run_script("rl_server", "m", "d", tmp_path, PATH=path, ROLLOUT_FLAGS="--log_level info")
     assert job.returncode == 0, job.stderr
@@ -271,7 +279,7 @@ print("FOUND" + json.dumps([left, {n: getattr(found, n) for n in names if hasatt
 
 @pytest.mark.slow
 def test_ms_swift_knows_every_flag_of_the_server_script(tmp_path: Path) -> None:
-    path = make_recorder(tmp_path / "bin", "swift", "curl")
+    path = make_server_recorder(tmp_path / "bin")
     devices = {"ROLLOUT_DEVICES": "1", "TRAIN_DEVICES": "0"}
     flags = {"ROLLOUT_FLAGS": " ".join(CPU[:7])}
     training = (*CPU, *RL_SAMPLES)

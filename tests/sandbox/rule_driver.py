@@ -45,8 +45,8 @@ from tests.sandbox.surroundings import MEMORY_FILE
 
 WORDS = ("CANARY-FILE", "CANARY-OTHER", "HACKED", "RAN ON", "CHANGED", "LEAK")
 SETTINGS: dict[str, Any] = {"workers": 1, "memory_mb": 256, "disk_mb": 64}
-SLACK_S = 1.0
-"""Seconds that an answer may be late: machines that test are busy, and what is sought waits 5."""
+SLACK_S = 2.0
+"""Seconds that an answer may be late: machines that test are busy."""
 USUAL_PRINT_S = 0.02
 """A small block of a machine on which `SLACK_S` is enough."""
 MAX_OBSERVATION_CHARS = 160_000

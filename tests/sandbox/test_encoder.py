@@ -15,7 +15,7 @@ from PIL import Image
 from swift_thyme.core import pictures
 from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.core.observation import render_observation
-from swift_thyme.sandbox.encoder import Refused, _Encoder, encode_image
+from swift_thyme.sandbox.encoder import Refused, _Encoder, _rehearse, encode_image
 from swift_thyme.sandbox.frames import FrameReader
 from swift_thyme.sandbox.message_codec import decode_frame, encode_frame
 from swift_thyme.sandbox.messages import MAX_REASON_CHARS, FindImages, FoundImage, ImagesFound
@@ -319,3 +319,21 @@ def test_notes_are_counted_where_there_are_many() -> None:
     assert text.count("it cannot be decoded") == 8
     assert "[32 more images are not returned]" in text and "cd" in text
     assert result.error is not None and len(result.error) == MAX_REASON_CHARS
+
+
+def test_an_encoder_that_takes_the_place_of_another_reads_no_file_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoder_of(tmp_path)
+    (tmp_path / "slow.jpg").write_bytes(jpeg())
+    read: list[str] = []
+    real = encoder._read
+
+    def note(path: str, *rest: Any) -> Any:
+        read.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(encoder, "_read", note)
+    _rehearse(encoder, encoder._config)
+    assert str(tmp_path / "slow.jpg") not in read
+    assert read
