@@ -1,13 +1,28 @@
 """Runs the real ``swift`` command line on the embedded tiny model."""
 
 import json
+import os
+import signal
 import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import TINY_MODEL, python_program, run_program
+from tests.conftest import (
+    ROOT,
+    TINY_MODEL,
+    cpu_environment,
+    free_port,
+    python_program,
+    run_program,
+)
 
 SWIFT = ("-m", "swift.cli.main")
+START_S = 400
+"""Seconds after which a server is taken for hanging; on a quiet machine it takes about 40."""
 VLLM_FLAGS = (
     *("--use_vllm", "true", "--vllm_mode", "colocate"),
     *("--vllm_max_model_len", "1024", "--vllm_enforce_eager", "true"),
@@ -76,3 +91,33 @@ def saved_arguments(output: Path) -> dict[str, Any]:
     (path,) = output.glob("**/args.json")
     arguments: dict[str, Any] = json.loads(path.read_text())
     return arguments
+
+
+@contextmanager
+def rollout_server(log: Path, flags: dict[str, Any]) -> Iterator[int]:
+    """Run ``swift rollout`` and give its port; its processes are gone afterwards."""
+    port = free_port()
+    argv = as_argv(flags | {"host": "127.0.0.1", "port": port})
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            python_program(*SWIFT, "rollout", *argv),
+            cwd=ROOT,
+            env=cpu_environment(PYTHONPATH=str(ROOT)),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        for _ in range(START_S):
+            assert server.poll() is None, log.read_text()[-4000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health/", timeout=2)
+                break
+            except OSError:
+                time.sleep(1)
+        else:
+            raise AssertionError(log.read_text()[-4000:])
+        yield port
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -1,14 +1,16 @@
-"""A real GRPO job whose scripted model ends its tags inside tokens of Qwen's vocabulary."""
+"""A real GRPO job and server whose scripted model ends tags inside tokens of Qwen's vocabulary."""
 
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from swift_thyme.core.protocol import STOP_STRINGS
 from tests.conftest import ROOT
-from tests.sampling.boundary_scripts import PUNCTUAL, SCRIPTS, prompt_of
+from tests.sampling.boundary_scripts import ANSWER, CODE, PUNCTUAL, SCRIPTS, prompt_of
 
-from .jobs import VLLM_FLAGS, as_argv, grpo_flags, swift, training_log
+from .jobs import VLLM_FLAGS, as_argv, grpo_flags, rollout_server, swift, training_log
 
 FLAGS = {
     "template": "qwen2_5_vl",
@@ -45,3 +47,44 @@ def test_the_trainer_takes_turns_that_end_inside_tokens(
     assert record["rewards/FmtORM/mean"] == 0.5
     # The trainer compares the engine's log-probabilities with its own, one for each trained id.
     assert "rollout_correction/kl" in record
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_server_runs_code_that_ends_inside_tokens(real_vocabulary: Path, tmp_path: Path) -> None:
+    flags = {
+        "model": real_vocabulary,
+        "model_type": "qwen2_5_vl",
+        "template": "qwen2_5_vl",
+        "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py"],
+        "O3": True,
+        "torch_dtype": "float32",
+        "use_hf": True,
+        "vllm_max_model_len": 1024,
+        "vllm_enforce_eager": True,
+        "vllm_gpu_memory_utilization": 0.3,
+        "vllm_engine_kwargs": FLAGS["vllm_engine_kwargs"],
+    }
+    requests = [
+        {"messages": [{"role": "user", "content": prompt_of(number)}], "uuid": str(number)}
+        for number in range(len(SCRIPTS))
+    ]
+    config = {"max_tokens": 100, "temperature": 1.0, "stop": list(STOP_STRINGS)}
+    config |= {"return_details": True, "logprobs": True}
+    body = json.dumps({"infer_requests": requests, "request_config": config}).encode()
+    with rollout_server(tmp_path / "server.log", flags) as port:
+        url, kind = f"http://127.0.0.1:{port}/infer/", {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=300) as answer:
+            outputs = json.loads(answer.read())
+    for number, (script, output) in enumerate(zip(SCRIPTS, outputs, strict=True)):
+        tail = script.tail if not script.tail[1:].strip() else ">"
+        assert output["messages"][-1]["content"] == (
+            f"{CODE.format(n=number)}{script.code}{tail}"
+            f"<sandbox_output>{number * 7}</sandbox_output>"
+            f"{ANSWER.format(n=number)}{script.answer}{tail}"
+        )
+        infos = output["rollout_infos"]
+        assert infos["thyme_end_reason"] == "answer"
+        assert infos["thyme_boundary_repairs"] == (2 if tail != script.tail else 0)
+        (mask,), (logprobs,) = output["response_loss_mask"], output["rollout_logprobs"]
+        assert sum(mask) == len(logprobs) == infos["thyme_sampled_tokens"]

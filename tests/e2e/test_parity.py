@@ -7,24 +7,18 @@ entry by entry.
 
 import base64
 import json
-import os
-import signal
-import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from swift_thyme.core.protocol import STOP_STRINGS
-from tests.conftest import ROOT, TINY_MODEL, cpu_environment, free_port, python_program
+from tests.conftest import ROOT, TINY_MODEL
 
 from . import parity_scripts as scripts
-from .jobs import SWIFT, as_argv, grpo_flags, swift, training_log
+from .jobs import as_argv, grpo_flags, rollout_server, swift, training_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
@@ -69,40 +63,17 @@ def answers(port: int) -> bool:
     return True
 
 
-@contextmanager
-def rollout_server(log: Path) -> Iterator[int]:
-    """Run ``swift rollout`` and give its port; its processes are gone afterwards."""
-    port = free_port()
-    flags = {
-        "model": TINY_MODEL,
-        "model_type": "qwen2_5_vl",
-        "template": "thyme_tiny",
-        "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py", PLUGIN],
-        "O3": True,
-        "torch_dtype": "float32",
-        "use_hf": True,
-        "host": "127.0.0.1",
-        "port": port,
-        **LIMITS,
-        **VLLM,
-    }
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            python_program(*SWIFT, "rollout", *as_argv(flags)),
-            cwd=ROOT,
-            env=cpu_environment(PYTHONPATH=str(ROOT)),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        while not answers(port):
-            assert server.poll() is None, log.read_text()[-4000:]
-            time.sleep(1)
-        yield port
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+SERVER = {
+    "model": TINY_MODEL,
+    "model_type": "qwen2_5_vl",
+    "template": "thyme_tiny",
+    "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py", PLUGIN],
+    "O3": True,
+    "torch_dtype": "float32",
+    "use_hf": True,
+    **LIMITS,
+    **VLLM,
+}
 
 
 def run_job(folder: Path, data: Path, **mode: Any) -> tuple[list[dict[str, Any]], Path]:
@@ -160,7 +131,7 @@ class Jobs:
             return run_job(folder, self._data)
         if mode == "colocate":
             return run_job(folder, self._data, use_vllm=True, vllm_mode="colocate", **VLLM)
-        with rollout_server(folder / "server.log") as port:
+        with rollout_server(folder / "server.log", SERVER) as port:
             done = run_job(
                 folder,
                 self._data,

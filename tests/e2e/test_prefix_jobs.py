@@ -6,11 +6,6 @@ else stays as it is without one.
 
 import base64
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +17,12 @@ from swift_thyme.core.placeholders import IMAGE_TOKENS
 from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.core.trajectory_files import read_trajectories
 from swift_thyme.rewards.format import follows_format
-from tests.conftest import ROOT, TINY_MODEL, cpu_environment, python_program
+from tests.conftest import TINY_MODEL
 
-from .jobs import SWIFT, VLLM_FLAGS, training_log
+from .jobs import VLLM_FLAGS, rollout_server, training_log
 from .test_rollouts import flat, mean_difference, run_and_capture
 
 PREFIX = "<think>"
-START_S = 240
 
 
 @pytest.mark.parametrize(
@@ -64,50 +58,27 @@ def test_a_job_trains_and_rewards_what_it_would_without_the_prefix(
     assert all(trajectory.completion in completions for trajectory in kept)
 
 
-def rollout_flags(port: int) -> list[str]:
-    return [
-        *("--model", str(TINY_MODEL), "--model_type", "qwen2_5_vl", "--template", "thyme_tiny"),
-        *("--external_plugins", "plugin/agent_rm.py", "plugin/testbed.py", "--O3", "true"),
-        *("--torch_dtype", "float32", "--max_length", "1024", "--use_hf", "true"),
-        *("--vllm_max_model_len", "1024", "--vllm_enforce_eager", "true"),
-        *("--response_prefix", PREFIX, "--host", "127.0.0.1", "--port", str(port)),
-    ]
+SERVER = {
+    "model": TINY_MODEL,
+    "model_type": "qwen2_5_vl",
+    "template": "thyme_tiny",
+    "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py"],
+    "O3": True,
+    "torch_dtype": "float32",
+    "max_length": 1024,
+    "use_hf": True,
+    "vllm_max_model_len": 1024,
+    "vllm_enforce_eager": True,
+    "vllm_gpu_memory_utilization": 0.3,
+    "response_prefix": PREFIX,
+}
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A `swift rollout` of the tiny model with the prefix; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    url = f"http://127.0.0.1:{port}"
-    with open(tmp_path / "server.log", "wb") as log:
-        process = subprocess.Popen(
-            python_program(*SWIFT, "rollout", *rollout_flags(port)),
-            cwd=ROOT,
-            env=cpu_environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        for _ in range(START_S):
-            said = (tmp_path / "server.log").read_text(errors="replace")
-            assert process.poll() is None, said[-3000:]
-            try:
-                if httpx.get(f"{url}/health/", timeout=5).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(1)
-        else:
-            pytest.fail(said[-3000:])
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+    with rollout_server(tmp_path / "server.log", SERVER) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.slow
