@@ -33,7 +33,7 @@ class BlockRecord:
     duration_s: float = 0.0
     """Wall time in the sandbox, in seconds."""
     offset: int = 0
-    """Ids of the trajectory before the observation: sampled ones and earlier observations."""
+    """Ids of the trajectory before the observation: sampled and appended ones."""
     n_ids: int = 0
     """Length of the observation in ids, ONE placeholder per image; 0 where it did not enter."""
     tokens: int | None = None

@@ -47,8 +47,10 @@ def own_ids(ids: Sequence[Any], summary: TrajectorySummary | None) -> list[int]:
     if not summary or not entered:
         return flat
     n_observed = sum(block.n_ids for block in entered)
-    # A response prefix stands in front and is counted by no block.
-    prefix = max(len(flat) - summary.sampled_tokens - n_observed, 0)
+    # A response prefix stands in front and is counted by no block. The rest of a tag that ended
+    # inside a token is one id that was not sampled.
+    counted = summary.sampled_tokens + n_observed + summary.boundary_repairs
+    prefix = max(len(flat) - counted, 0)
     kept, position = [], 0
     for block in entered:
         start = prefix + block.offset

@@ -102,3 +102,10 @@ def test_the_names_in_the_metrics_stay_and_again_is_harmless(orms: dict[str, Any
     assert orms["soft_overlong"].__name__ == "SoftOverlong"
     assert orms["cosine"].__name__ == "CosineReward"
     assert orms["repetition"].__name__ == "RepetitionPenalty"
+
+
+def test_the_rest_of_a_tag_that_ended_inside_a_token_moves_no_output() -> None:
+    block = BlockRecord("ok", offset=3, n_ids=2)
+    summary = TrajectorySummary(blocks=[block], sampled_tokens=3, boundary_repairs=1)
+    assert rewards.own_ids([1, 2, 9, 7, 7, 3], summary) == [1, 2, 9, 3]
+    assert rewards.own_ids([5, 1, 2, 9, 7, 7, 3], summary) == [5, 1, 2, 9, 3]
