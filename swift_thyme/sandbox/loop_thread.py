@@ -34,6 +34,7 @@ class LoopThread:
         self.owner = os.getpid()
         self._at_end = at_end
         self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
         self._closing = False
         self._thread = threading.Thread(
@@ -54,7 +55,11 @@ class LoopThread:
             if self._closing or self.owner != os.getpid():
                 work.close()
                 raise SandboxUnavailableError(CLOSED)
-            return asyncio.run_coroutine_threadsafe(_guarded(work), self._loop)
+            return asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for which nobody waits; called in the thread."""
+        self._own(asyncio.ensure_future(work))
 
     def close(self) -> None:
         """End the loop and the thread; may be called twice."""
@@ -78,23 +83,31 @@ class LoopThread:
         finally:
             self._loop.close()
 
+    def _own(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._own(task)
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            # Only the end of the thread cancels; whoever waits was not cancelled.
+            raise SandboxUnavailableError(CLOSED) from error
+
     async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # A task ends the tasks that it has begun. Cancelled from here, one of a task group that
+        # has not run yet would leave its coroutine behind.
+        while tasks := tuple(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self._at_end()
         finally:
             self._loop.stop()
-
-
-async def _guarded(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return await work
-    except asyncio.CancelledError as error:
-        # Only the end of the thread cancels; whoever waits was not cancelled.
-        raise SandboxUnavailableError(CLOSED) from error
 
 
 async def arrival(source: Future[T]) -> T:

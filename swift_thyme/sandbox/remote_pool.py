@@ -239,7 +239,7 @@ class RemoteSession(BackendSession):
             self._lost = str(fault)
             self._place.sessions -= 1
             # Nobody waits for it: the server may be gone, and drops the session by itself later.
-            self._link.begin(self.end_at_server())
+            self._link.thread.begin(self.end_at_server())
 
     async def end(self) -> None:
         """End the session at its server, which may be gone."""
@@ -275,7 +275,6 @@ class _Link:
         self.sessions: set[RemoteSession] = set()
         """Sessions that may be open at a server."""
         self._choice = ServerChoice([Place(url, connect(url, remote)) for url in remote.urls])
-        self._tasks: set[asyncio.Task[None]] = set()
         self.thread = LoopThread(self._leave)
 
     async def start(self) -> None:
@@ -347,12 +346,6 @@ class _Link:
                 place.on_trial = False
         place.succeeded()
         return name
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something for which nobody waits; in the thread."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _leave(self) -> None:
         """End the sessions and the connections."""

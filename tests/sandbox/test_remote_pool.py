@@ -1,6 +1,7 @@
 """What a remote pool does when servers, networks and clients fail: never text, never a score."""
 
 import asyncio
+import gc
 import signal
 import socket
 import subprocess
@@ -10,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import httpx
 import pytest
 
 from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus
 from swift_thyme.sandbox.frames import unpack
+from swift_thyme.sandbox.loop_thread import LoopThread
 from swift_thyme.sandbox.message_codec import decode_frame, encode_frame
 from swift_thyme.sandbox.messages import BlockDone, Done, Failed, FailureKind, OpenSession, RunBlock
 from swift_thyme.sandbox.remote_protocol import FRAME_TYPE
@@ -80,8 +83,6 @@ def test_a_server_that_comes_back_has_new_sessions_and_not_the_old_ones(
                 old.run_sync("print(x)")
 
 
-# anyio leaves a connection attempt that was cut short to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_server_that_is_stopped_does_not_hold_a_block_up_for_ever(
     threads: ThreadPoolExecutor,
 ) -> None:
@@ -226,6 +227,23 @@ def test_a_pool_that_is_closed_ends_what_waits(
     with pytest.raises(SandboxUnavailableError, match="closed"):
         block.result(PATIENCE_S)
     wait_until(lambda: server.sessions() == 0)
+
+
+async def _nothing() -> None:
+    await asyncio.sleep(0)
+
+
+def test_a_connection_that_begins_when_its_thread_ends_leaves_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        # A coroutine that nobody awaits is a warning of the collector, and so an error here.
+        for _ in range(30):
+            thread = LoopThread(_nothing)
+            connecting = thread.submit(anyio.connect_tcp("127.0.0.1", port))
+            thread.close()
+            with pytest.raises(SandboxUnavailableError, match="closed"):
+                connecting.result(PATIENCE_S)
+        gc.collect()
 
 
 def test_a_process_that_ends_closes_its_sessions(server: ServerProcess) -> None:

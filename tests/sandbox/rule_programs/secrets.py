@@ -35,7 +35,7 @@ ROWS = {
         print(len(done) > 1000)
         """,
         ends=("ok",),
-        limit_s=12.0,
+        limit_s=60.0,
     ),
     "memory_through_proc": Row(
         _WORDS
@@ -53,7 +53,7 @@ ROWS = {
                         look(memory.read(min(1 << 20, end - at)))
                     except (OSError, ValueError): break
         """,
-        limit_s=12.0,
+        limit_s=60.0,
     ),
     "memory_by_address": Row(
         _WORDS
@@ -80,7 +80,7 @@ ROWS = {
         print(len(looked) > 100)
         """,
         ends=("ok",),
-        limit_s=12.0,
+        limit_s=60.0,
     ),
     "memory_that_was_used_before": Row(
         _WORDS
@@ -92,7 +92,7 @@ ROWS = {
                 look(kept[-1].tobytes())
         """,
         ends=("ok",),
-        limit_s=12.0,
+        limit_s=60.0,
     ),
     "environment_and_command_line": Row(
         _WORDS
@@ -144,7 +144,7 @@ ROWS = {
             try: print("LEAK", os.listdir(folder))
             except OSError: pass
         """,
-        limit_s=12.0,
+        limit_s=60.0,
     ),
     "descriptors_that_came_along": Row(
         _WORDS
@@ -180,6 +180,6 @@ ROWS = {
             look(cv2.imencode(".png", data)[1].tobytes())
         """,
         ends=("ok",),
-        limit_s=12.0,
+        limit_s=60.0,
     ),
 }
