@@ -73,6 +73,7 @@ class ExecutionResult:
         duration_s: Wall-clock seconds from the start of the block to its end.
         parts: Text and images in the order produced. A printed line that is nothing but the path
             of a returned image is left out of the text, the image stands in its place.
+        program: The program as it was run, where repairs made it another one; else None.
     """
 
     status: ExecutionStatus
@@ -82,6 +83,7 @@ class ExecutionResult:
     repairs: tuple[str, ...] = ()
     duration_s: float = 0.0
     parts: tuple[str | ReturnedImage, ...] = ()
+    program: str | None = None
 
     @property
     def ok(self) -> bool:

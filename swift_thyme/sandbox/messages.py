@@ -12,6 +12,7 @@ from typing import Annotated
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.sandbox import wire
+from swift_thyme.sandbox.mending import Mending
 from swift_thyme.sandbox.message_codec import Message, register
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo
@@ -21,6 +22,8 @@ MAX_IMAGES = 64
 """Input images of a session: their descriptors go with one message."""
 MAX_CODE_CHARS = 256 * 1024
 """Characters of a program that are sent; far fewer are run."""
+MAX_PROGRAM_CHARS = 96 * 1024
+"""Characters of a repaired program that are told."""
 MAX_REASON_CHARS = 8192
 MAX_ERROR_CHARS = 4096
 MAX_NOTE_CHARS = 500
@@ -188,6 +191,8 @@ class BlockDone(Message):
     duration_s: Seconds
     parts: Annotated[tuple[str | int, ...], wire.many(wire.either(_TEXT, _SIDE, str), _MAX_PARTS)]
     """Text, and numbers of images, in the order produced."""
+    program: Annotated[str | None, wire.maybe(wire.text(MAX_PROGRAM_CHARS))] = None
+    """The program as it was run, where that is not as it was written."""
 
     def __post_init__(self) -> None:
         if not all(type(part) is str or part < len(self.images) for part in self.parts):  # type: ignore[operator]
@@ -206,6 +211,7 @@ class BlockDone(Message):
             result.repairs,
             result.duration_s,
             tuple(part if isinstance(part, str) else numbers[id(part)] for part in result.parts),
+            result.program,
         )
 
     def result(self) -> ExecutionResult:
@@ -213,7 +219,8 @@ class BlockDone(Message):
         images = tuple(ReturnedImage(i.data, i.width, i.height, i.name) for i in self.images)
         parts = tuple(part if isinstance(part, str) else images[part] for part in self.parts)
         return ExecutionResult(
-            self.status, self.stdout, self.error, images, self.repairs, self.duration_s, parts
+            *(self.status, self.stdout, self.error, images, self.repairs, self.duration_s, parts),
+            self.program,
         )
 
 
@@ -305,6 +312,8 @@ class RunProgram(Message):
     long."""
     images: Inputs
     timeout_s: Annotated[float, wire.number(0, 3600)]
+    mending: Annotated[Mending | None, wire.maybe(wire.record(Mending))] = None
+    """What is repaired in this run; None in the first one, which runs the program as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +368,10 @@ class BlockReport(Message):
     """Path that the program names -> path at which the file was saved."""
     maps: Annotated[bool, wire.flag()]
     """Whether the program has files mapped into its memory."""
+    mending: Annotated[Mending | None, wire.maybe(wire.record(Mending))] = None
+    """What another run could repair besides, with what this one did; None where nothing."""
+    program: Annotated[str | None, wire.maybe(wire.text(MAX_PROGRAM_CHARS))] = None
+    """The program as it was run, where that is not as it was written."""
 
 
 # -- worker to encoder, with answers ---------------------------------------------------------------

@@ -27,11 +27,22 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims
+from swift_thyme.sandbox import (
+    landlock,
+    linux,
+    mapped_files,
+    path_map,
+    repair,
+    seccomp,
+    shims,
+)
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
+from swift_thyme.sandbox.crop_watch import CROPS
+from swift_thyme.sandbox.mending import Mending
 from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
 from swift_thyme.sandbox.messages import (
+    MAX_PROGRAM_CHARS,
     MAX_REASON_CHARS,
     MAX_REPAIRS,
     MAX_SAVED,
@@ -207,7 +218,7 @@ class _Runner:
     def _run(self, message: RunProgram) -> BlockReport:
         images = list(message.images)
         if self._config.base is not None:
-            shims.install_path_map(self._config.folders, images)
+            path_map.install_path_map(self._config.folders, images)
         if self._block == 0:
             self._module.__dict__.update(repair.preset_names(images))
         self._block += 1
@@ -216,20 +227,29 @@ class _Runner:
         resource.setrlimit(resource.RLIMIT_CPU, (min(limit, hard), hard))
         name = BLOCK_NAME.format(self._block)
         code = message.code.decode("utf-8", "surrogatepass")
-        return self._execute(code, images, name, self._module.__dict__)
+        return self._execute(code, images, name, self._module.__dict__, message.mending)
 
     def _execute(
-        self, code: str, images: list[ImageInfo], name: str, namespace: dict[str, Any]
+        self,
+        code: str,
+        images: list[ImageInfo],
+        name: str,
+        namespace: dict[str, Any],
+        mending: Mending | None,
     ) -> BlockReport:
-        """Run a program and return the report of it."""
+        """Run a program, with what is to be mended, and return the report of it."""
         stdout = self._stdout
         self._raw.count = 0
         sys.stdout = stdout
-        recorder = shims.start(images, self._config.folders, stdout, self._raw)
+        done = Mending() if mending is None else mending
+        recorder = shims.start(images, self._config.folders, done, stdout, self._raw)
         process = os.getpid()
         error: ReportedError | None = None
+        failure: BaseException | None = None
+        fixed: repair.RepairedCode | None = None
+        written = code
         try:
-            fixed = repair.repair_code(code, images, namespace)
+            fixed = repair.repair_code(code, images, namespace, done, self._block)
             recorder.repairs += fixed.repairs
             code = fixed.source
             _remember_source(name, code)
@@ -240,8 +260,10 @@ class _Runner:
         except SystemExit as leave:
             if leave.code not in (None, 0, False):
                 error = _error(f"SystemExit: {leave.code}")
+                failure = leave
         except BaseException as problem:  # noqa: BLE001 - whatever the code raised is its result
             error = _describe(problem, name, code)
+            failure = problem
         if os.getpid() != process:
             os._exit(0)  # a child that the code forked came out of it
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
@@ -250,12 +272,23 @@ class _Runner:
             stdout.flush()
         except (OSError, ValueError):
             error = error or _error("the output was closed")
+        second, program = None, None
+        if fixed is not None:
+            with contextlib.suppress(Exception):  # the code may have broken any module
+                second = repair.second_run(failure, code, images, recorder.missed, done)
+                fault = CROPS.last_fault() if failure is not None else None
+                if fault is not None and error is not None:
+                    error = _error(f"{error.text}\n{fault}", error.kind)
+                if fixed.repairs or done:
+                    program = repair.as_it_was_run(written, fixed)
         return BlockReport(
             error,
             tuple(dict.fromkeys(recorder.repairs))[:MAX_REPAIRS],
             tuple(SavedFile(n, path) for n, path in recorder.events[:MAX_SAVED] if _fits(path)),
             {a: b for a, b in list(recorder.aliases.items())[:MAX_SAVED] if _fits(a) and _fits(b)},
             mapped_files.maps_files(),
+            second,
+            None if program is None else clean_text(program, MAX_PROGRAM_CHARS),
         )
 
     def rehearse(self) -> None:
@@ -271,7 +304,7 @@ class _Runner:
             images = list(message.images)
             resource.setrlimit(resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))
             namespace = repair.preset_names(images)
-            report = self._execute(message.code.decode(), images, "<rehearsal>", namespace)
+            report = self._execute(message.code.decode(), images, "<rehearsal>", namespace, None)
             linecache.cache.pop("<rehearsal>", None)
             _encoded(report)
 
