@@ -50,8 +50,8 @@ class _Crops:
         self._held: dict[Place, list[Any]] = {}
         self._places: dict[tuple[int, int], tuple[CodeType, Place]] = {}
         self._repairs: list[str] = []
-        self._array: type | None = None
-        self._number: type = int
+        self._array: Any = None
+        self._number: Any = int
         self.mended: dict[Place, list[tuple[int | None, ...]]] = {}
 
     def begin(self, mend: tuple[CropPlace, ...], repairs: list[str]) -> None:
@@ -119,9 +119,10 @@ class _Crops:
             bounds = [self._plain(bound) for bound in box]
         except TypeError:
             return box
-        if None in bounds:
+        sides = [bound for bound in bounds if bound is not None]
+        if len(sides) != 4:
             return box
-        fixed = self._note(self._place_of(frame), look_at_box(bounds, *size))
+        fixed = self._note(self._place_of(frame), look_at_box(sides, *size))
         return box if fixed is None else fixed
 
     def _plain(self, bound: Any) -> int | float | None:
@@ -129,7 +130,7 @@ class _Crops:
         if bound is None or type(bound) in (int, float):
             return bound  # type: ignore[no-any-return]
         if isinstance(bound, self._number):
-            value = bound.item()  # type: ignore[attr-defined]
+            value = bound.item()
             if type(value) in (int, float):
                 return value  # type: ignore[no-any-return]
         raise TypeError("not a number")
@@ -270,7 +271,7 @@ def _watch(node: ast.Subscript, block: int) -> WatchedCrop:
     assert isinstance(node.slice, ast.Tuple)
     place = (block, node.lineno, node.end_lineno or node.lineno, node.end_col_offset or 0)
     known = WatchedCrop(node, node.value, node.slice, place)
-    constant = ast.Constant(place)
+    constant = ast.Constant(place)  # type: ignore[arg-type]
     again: ast.expr = ast.Constant(None)
     made: list[ast.expr] = [constant, again]
     if isinstance(node.value, ast.Name):

@@ -284,7 +284,7 @@ def as_it_was_run(code: str, program: RepairedCode) -> str | None:
         elif isinstance(index, ast.Tuple):
             index.elts[:2] = ast.Slice(y1, y2), ast.Slice(x1, x2)
         elif call is not None:
-            sides = [side for side in (x1, y1, x2, y2) if side is not None]
+            sides: list[ast.expr] = [s for s in (x1, y1, x2, y2) if s is not None]
             call.args, call.keywords = [ast.Tuple(sides, ast.Load())], []
         else:
             notes.append(f"# a crop of block {place[0]} was mended to {boxes[0]}")
@@ -357,8 +357,9 @@ def _repair_image_paths(
     """Point names of the input to the input image."""
     for node in _input_paths(nodes, images):
         assert isinstance(node.value, ast.Constant)
-        if node.value.value in paths:
-            meant = _named_like(node.value.value, images) or images[0].path
+        path = node.value.value
+        if isinstance(path, str) and path in paths:
+            meant = _named_like(path, images) or images[0].path
             node.value = ast.copy_location(ast.Constant(meant), node.value)
             repairs.append("image_path")
 

@@ -272,7 +272,7 @@ class _Runner:
             stdout.flush()
         except (OSError, ValueError):
             error = error or _error("the output was closed")
-        second, program = None, None
+        second, text = None, None
         if fixed is not None:
             with contextlib.suppress(Exception):  # the code may have broken any module
                 second = repair.second_run(failure, code, images, recorder.missed, done)
@@ -280,7 +280,7 @@ class _Runner:
                 if fault is not None and error is not None:
                     error = _error(f"{error.text}\n{fault}", error.kind)
                 if fixed.repairs or done:
-                    program = repair.as_it_was_run(written, fixed)
+                    text = repair.as_it_was_run(written, fixed)
         return BlockReport(
             error,
             tuple(dict.fromkeys(recorder.repairs))[:MAX_REPAIRS],
@@ -288,7 +288,7 @@ class _Runner:
             {a: b for a, b in list(recorder.aliases.items())[:MAX_SAVED] if _fits(a) and _fits(b)},
             mapped_files.maps_files(),
             second,
-            None if program is None else clean_text(program, MAX_PROGRAM_CHARS),
+            None if text is None else clean_text(text, MAX_PROGRAM_CHARS),
         )
 
     def rehearse(self) -> None:
