@@ -81,27 +81,32 @@ class _Crops:
 
     def __getitem__(self, key: tuple[Any, ...]) -> Any:
         """Return the index of `(place, picture, rows, columns, ...)`, mended where it is to be."""
-        place, picture, *index = key
+        place, picture = key[0], key[1]
         if picture is None:
             held = self._held.get(place)
             picture = held.pop() if held else None
         if type(picture) is self._array and picture.dtype.char == "B":
-            rows, columns = index[0], index[1]
             shape = picture.shape
             if _is_picture(shape):
-                bounds = [columns.start, rows.start, columns.stop, rows.stop]
-                try:
-                    bounds = [self._plain(bound) for bound in bounds]
-                except TypeError:
-                    return tuple(index)
-                fault = look_at_slices(bounds, shape[1], shape[0])
-                fixed = self._note(place, fault)
-                if fixed is not None:
-                    x1, y1, x2, y2 = fixed
-                    index[:2] = slice(y1, y2), slice(x1, x2)
-                return tuple(index)
+                rows, columns = key[2], key[3]
+                if not (_is_usual(rows, shape[0]) and _is_usual(columns, shape[1])):
+                    return self._look_closely(place, shape, rows, columns, key[4:])
+                self._last = None
         self._good.add(place)
-        return tuple(index)
+        return key[2:]
+
+    def _look_closely(
+        self, place: Place, shape: tuple[int, ...], rows: slice, columns: slice, rest: Any
+    ) -> Any:
+        try:
+            x1, y1 = self._plain(columns.start), self._plain(rows.start)
+            x2, y2 = self._plain(columns.stop), self._plain(rows.stop)
+        except TypeError:
+            return (rows, columns, *rest)
+        fixed = self._note(place, look_at_slices((x1, y1, x2, y2), shape[1], shape[0]))
+        if fixed is not None:
+            rows, columns = slice(fixed[1], fixed[3]), slice(fixed[0], fixed[2])
+        return (rows, columns, *rest)
 
     def box(self, size: tuple[int, int], box: Any, frame: FrameType | None) -> Any:
         """Return the box of a crop by Pillow, mended where it is to be.
@@ -201,6 +206,12 @@ CROPS = _Crops()
 def install() -> None:
     """Give programs the name that the changed slices use."""
     setattr(builtins, _NAME, CROPS)
+
+
+def _is_usual(part: slice, length: int) -> bool:
+    """Tell at once of most slices that they give something; this runs for each of a loop."""
+    start, stop = part.start, part.stop
+    return type(start) is int and type(stop) is int and 0 <= start < stop and start < length
 
 
 def _is_picture(shape: tuple[int, ...]) -> bool:
