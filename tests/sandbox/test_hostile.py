@@ -35,7 +35,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "write_root": ("open('/x', 'w')\nprint('ESCAPED')", "refused", DENIED),
     "write_etc": ("open('/etc/passwd', 'a').write('x')\nprint('ESCAPED')", "refused", DENIED),
     "write_usr": ("open('/usr/bin/x', 'w')\nprint('ESCAPED')", "refused", DENIED),
-    "make_folder_usr": ("os.makedirs('/usr/x/y')\nprint('ESCAPED' * os.path.isdir('/usr/x'))", "hidden", ""),
+    "make_folder_usr": ("os.makedirs('/usr/x/y')\nprint('ESCAPED' * ('x' in os.listdir('/usr')))", "hidden", ""),
     "write_library": ("open(np.__file__, 'a').write('#')\nprint('ESCAPED')", "refused", DENIED),
     "delete_library": ("os.remove(np.__file__)\nprint('ESCAPED')", "refused", DENIED),
     "touch_library": ("before = os.stat(np.__file__).st_mtime_ns\ntry: os.utime(np.__file__, (1, 1))\nfinally: print('ESCAPED' * (os.stat(np.__file__).st_mtime_ns != before))", "refused|hidden", ""),
