@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The run of quickstart.sh: few lines on the screen, all that the programs say in a log file.
 
-usage: python scripts/quickstart.py [flags of swift rlhf]
+usage: python scripts/quickstart.py FOLDER [flags of swift rlhf]
 
 Asks the embedded tiny model about a picture that it is never trained on, trains it with unmodified
 ms-swift and vLLM, asks the trained model the same, and prints the table of the run. The flags given
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -143,9 +142,8 @@ def newest_model(run: Path, begun: float) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def main(given: list[str]) -> None:
-    """Run it."""
-    out = Path(os.environ.get("QUICKSTART_DIR", "output/quickstart")).absolute()
+def main(out: Path, given: list[str]) -> None:
+    """Run it in a folder."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--output_dir", type=Path, default=out / "run")
     run: Path = parser.parse_known_args(given)[0].output_dir
@@ -193,6 +191,6 @@ def main(given: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main(Path(sys.argv[1]).absolute(), sys.argv[2:])
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

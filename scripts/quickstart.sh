@@ -2,7 +2,6 @@
 # usage: bash scripts/quickstart.sh [flags of swift rlhf]
 # From nothing to a trained step on a machine without a GPU: installs the environment, makes data,
 # and lets unmodified ms-swift train the embedded tiny model with the real vLLM engine (CPU build).
-# QUICKSTART_DIR names another folder than output/quickstart.
 # The flags given are added to the command and override its own.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,4 +9,4 @@ cd "$root"
 bash scripts/setup.sh
 # shellcheck source=scripts/cpu_env.sh
 . scripts/cpu_env.sh
-exec python scripts/quickstart.py "$@"
+exec python scripts/quickstart.py "${QUICKSTART_DIR:-$root/output/quickstart}" "$@"
