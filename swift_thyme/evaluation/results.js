@@ -36,12 +36,16 @@
     return el("div", { cls: "value" }, el("b", { text: `${write(line.mean)}${unit}` }), " ", el("span", { text: interval }));
   }
 
+  function drawn(line, track, value, heading) {
+    return el("div", { cls: "line" }, el("div", { cls: "who", text: line.title }), value, track, parts(line, heading));
+  }
+
   function bar(line, heading) {
     const track = el("div", { cls: "track", "aria-hidden": "true" });
     if (line.mean !== null) {
       track.append(place(el("i", { cls: `bar-fill ${line.arm}` }), 0, 100 * line.mean), place(el("i", { cls: "whisker" }), 100 * line.low, 100 * line.high));
     }
-    return el("div", { cls: "line" }, el("div", { cls: "who", text: line.title }), track, valueOf(line, percent, " %"), parts(line, heading));
+    return drawn(line, track, valueOf(line, percent, " %"), heading);
   }
 
   function effect(line, heading) {
@@ -52,18 +56,19 @@
       const ends = [at(0), at(line.mean)].sort((a, b) => a - b);
       track.append(place(el("i", { cls: `bar-fill ${line.mean < 0 ? "worse" : "better"}` }), ...ends), place(el("i", { cls: "whisker" }), at(line.low), at(line.high)));
     }
-    return el("div", { cls: "line" }, el("div", { cls: "who", text: line.title }), track, valueOf(line, signed, ""), parts(line, heading));
+    return drawn(line, track, valueOf(line, signed, ""), heading);
   }
 
   function scale(...marks) {
-    return el("div", { cls: "scale", "aria-hidden": "true" }, ...marks.map((text) => el("span", { text })));
+    return el("div", { cls: "line", "aria-hidden": "true" }, el("div", { cls: "scale" }, ...marks.map((text) => el("span", { text }))));
   }
 
-  function group(values, heading) {
-    const chart = el("div", { cls: "chart" }, ...values.bars.map((line) => bar(line, heading)), scale("0", "25", "50", "75", "100 %"));
-    if (values.effects.length) {
-      chart.append(...values.effects.map((line) => effect(line, heading)), scale("\u2212100", "\u221250", "0", "+50", "+100"));
-    }
+  // The marks stand once, under the first chart.
+  function group(values, heading, marked) {
+    const chart = el("div", { cls: "chart" }, ...values.bars.map((line) => bar(line, heading)));
+    if (marked) chart.append(scale("0", "25", "50", "75", "100 %"));
+    chart.append(...values.effects.map((line) => effect(line, heading)));
+    if (marked && values.effects.length) chart.append(scale("\u2212100", "\u221250", "0", "+50", "+100"));
     return chart;
   }
 
@@ -71,13 +76,13 @@
     const node = el("section", { cls: "benchmark", "aria-label": values.name }, el("h2", { text: values.name }));
     if (values.unusable) node.append(el("p", { cls: "warning", text: `${values.unusable} rows cannot be used; report.json names them.` }));
     if (values.missing) node.append(el("p", { cls: "warning", text: `${values.missing} trajectories are missing and are counted nowhere.` }));
-    node.append(group(values.whole, values.name));
+    node.append(group(values.whole, values.name, true));
     for (const column of values.columns) {
       const fold = el("details", {}, el("summary", { text: `By ${column.name}` }));
       // Dozens of values would bury what follows.
       fold.open = column.groups.length <= 8;
       for (const one of column.groups) {
-        fold.append(el("h3", { text: one.label }), group(one, `${values.name}, ${one.label}`));
+        fold.append(el("h3", { text: one.label }), group(one, `${values.name}, ${one.label}`, false));
       }
       node.append(fold);
     }

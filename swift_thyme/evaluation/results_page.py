@@ -67,7 +67,7 @@ def write_results_page(
     sheet = Sheet(
         "Results",
         {
-            "note": f"Lines are intervals, {INTERVALS}.",
+            "note": f"A count leads to its trajectories. Lines are intervals, {INTERVALS}.",
             "complete": share == 1.0,
             "benchmarks": shown,
         },
@@ -158,7 +158,7 @@ def _group(
         for kind, words in PAIR_KINDS.items():
             both = [outcome for pair in pairs if pair.kind == kind for outcome in pair]
             parts.append(part(words, both, effect[kind]))
-        title = f"effect against: {TITLES[arm]}"
+        title = f"effect over: {TITLES[arm]}"
         shown_effects.append({"title": title, **effect["difference"], "parts": parts})
     return {"label": label, "bars": bars, "effects": shown_effects}
 
