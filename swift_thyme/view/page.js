@@ -6,7 +6,7 @@
   const all = data.trajectories;
   const byId = new Map(all.map((t, index) => [t.id, index]));
   const $ = (id) => document.getElementById(id);
-  const state = { shown: [], selected: -1, terms: [], exact: false, only: null };
+  const state = { shown: [], selected: -1, terms: [], exact: false };
 
   // Characters that reorder or hide the text around them are spelled out.
   const CONTROLS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/;
@@ -132,7 +132,7 @@
     state.terms = f.terms;
     state.shown = [];
     all.forEach((t, index) => {
-      if (state.only && !state.only.has(index)) return;
+      if (behind && !behind.has(index)) return;
       if (f.end && (t.end || "unknown") !== f.end) return;
       if (f.run && t.run !== f.run) return;
       if (!f.tool(t)) return;
@@ -554,8 +554,9 @@
     return index !== undefined;
   }
   // For a sheet in front of the trajectories: it can narrow the list to those behind one of its numbers.
+  let behind = null;
   function only(indices) {
-    state.only = indices && new Set(indices);
+    behind = indices && new Set(indices);
     list.scrollTop = 0;
     apply();
     if (state.shown.length && !state.shown.includes(state.selected)) select(state.shown[0]);

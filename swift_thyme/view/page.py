@@ -26,18 +26,6 @@ from swift_thyme.view.sources import Loaded
 __all__ = ["PageReport", "Sheet", "build_page"]
 
 
-class Sheet(NamedTuple):
-    """What a page shows in front of its trajectories, such as the numbers of an evaluation."""
-
-    name: str
-    """Text of the button that shows it."""
-    data: Mapping[str, Any]
-    """JSON values, which the script finds in the element ``sheet-data``."""
-    style: str
-    script: str
-    """Runs after the page's own script, which offers it ``window.thymePage``."""
-
-
 class PageReport(NamedTuple):
     """What a page holds."""
 
@@ -53,14 +41,26 @@ class PageReport(NamedTuple):
     """Size of the page."""
 
 
+class Sheet(NamedTuple):
+    """What a page shows in front of its trajectories, such as the numbers of an evaluation."""
+
+    name: str
+    """Text of the button that shows it."""
+    data: Mapping[str, Any]
+    """JSON values, which the script finds in the element ``sheet-data``."""
+    style: str
+    script: str
+    """Runs after the page's own script, which offers it ``window.thymePage``."""
+
+
 def build_page(
     loaded: Sequence[Loaded],
     output: str | Path,
     *,
     title: str,
+    sheet: Sheet | None = None,
     max_trajectories: int = 2000,
     max_image_side: int = 640,
-    sheet: Sheet | None = None,
 ) -> PageReport:
     """Write the page.
 
@@ -68,9 +68,9 @@ def build_page(
         loaded: Trajectories, in the order in which they are listed.
         output: The page's file; replaced once the new page is complete.
         title: Shown at the top.
+        sheet: Stands in front of the trajectories; a number of it can lead to some of them.
         max_trajectories: With more, evenly spaced ones are shown.
         max_image_side: Larger pictures are reduced to this many pixels on their longer side.
-        sheet: Stands in front of the trajectories; a number of it can lead to some of them.
 
     Raises:
         DataError: The file cannot be written.
