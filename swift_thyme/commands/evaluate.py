@@ -17,7 +17,8 @@ from swift_thyme.answers.maths import MathsChecker
 from swift_thyme.commands.messages import say, warn
 from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import SettingsError
-from swift_thyme.evaluation.arms import Arm
+from swift_thyme.evaluation.arms import OWN, TITLES, Arm
+from swift_thyme.evaluation.base import base_outcomes, check_base
 from swift_thyme.evaluation.items import PromptStyle
 from swift_thyme.evaluation.judging import judge_settings, judge_undecided
 from swift_thyme.evaluation.outcome import outcomes
@@ -38,7 +39,7 @@ _TOOLS = {
     "plain": {Arm.PLAIN},
     "off": {Arm.NO_TOOLS},
     "both": {Arm.TOOLS, Arm.NO_TOOLS},
-    "all": set(Arm),
+    "all": set(OWN),
 }
 """Values of ``--tools`` and the arms that they stand for."""
 _MOST_NAMED = 20
@@ -70,6 +71,14 @@ def eval_command(
         bool,
         typer.Option("--no-tools", help="As --tools off; compares with what is in --out already."),
     ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            help="Folder of another model's thyme eval --tools plain on the same files: the model "
+            "that this one was made of.",
+        ),
+    ] = None,
     shuffle: Annotated[
         bool | None,
         typer.Option(
@@ -124,9 +133,12 @@ def eval_command(
         )
         for dataset in datasets
     ]
+    bases = [None if base is None else check_base(e, base) for e in evaluations]
     with exit_on_interrupt():
         results = asyncio.run(
-            _evaluate(evaluations, settings, arms, runs, limit, judged_by, concurrency, strict)
+            _evaluate(
+                evaluations, bases, settings, arms, runs, limit, judged_by, concurrency, strict
+            )
         )
         model_name = Path(settings.model or "model").name or "model"
         for evaluation, (benchmark, _) in zip(evaluations, results, strict=True):
@@ -154,11 +166,12 @@ def _arms(text: str) -> list[Arm]:
                 f"not {text!r}"
             )
         arms.update(_TOOLS[name.strip()])
-    return [arm for arm in Arm if arm in arms]
+    return [arm for arm in OWN if arm in arms]
 
 
 async def _evaluate(
     evaluations: list[Evaluation],
+    bases: list[Path | None],
     settings: ModelSettings,
     arms: list[Arm],
     runs: int,
@@ -176,15 +189,19 @@ async def _evaluate(
     if todo:
         await _run(todo, settings, concurrency, strict)
     results = []
-    for evaluation, jobs in plans:
+    for (evaluation, jobs), base in zip(plans, bases, strict=True):
         done = evaluation.records()
         # What an earlier call did in another arm belongs into the comparison.
         wanted = {job.id for job in jobs}
-        all_arms = _jobs(evaluation.dataset, list(Arm), runs, limit)
+        all_arms = _jobs(evaluation.dataset, list(OWN), runs, limit)
         known = [job for job in all_arms if job.id in wanted or job.id in done]
         maths = MathsChecker(_MATHS_TIMEOUT_S)
         try:
             found = outcomes(evaluation, known, maths)
+            if base is not None:
+                others = _jobs(evaluation.dataset, [Arm.BASE], runs, limit)
+                found += base_outcomes(evaluation, base, others, maths)
+                known += others
         finally:
             maths.close()
         if judge is not None:
@@ -194,7 +211,7 @@ async def _evaluate(
         last = max(job.item.row for job in jobs) if limit else math.inf
         left_out = sum(row <= last for row in evaluation.dataset.problems)
         missing += left_out * len(arms) * runs
-        results.append((Benchmark(evaluation.out, report, tuple(found)), missing))
+        results.append((Benchmark(evaluation.out, report, tuple(found), base), missing))
     return results
 
 
@@ -212,12 +229,13 @@ def _say_results(evaluation: Evaluation, benchmark: Benchmark, model_name: str) 
     if seconds is not None:
         say(f"{seconds:.2f} s per trajectory, waiting for the engine included")
         say(f"intervals: {report['interval']}")
-    unread = report["results"].get(Arm.PLAIN.value, {}).get("undecided_counted_wrong", 0)
-    if unread:
-        warn(
-            f"{unread} replies to the plain prompt are counted wrong because rules cannot read "
-            "them, which flatters the tool; --judge decides them"
-        )
+    for arm in (Arm.BASE, Arm.PLAIN):
+        unread = report["results"].get(arm.value, {}).get("undecided_counted_wrong", 0)
+        if unread:
+            warn(
+                f"{TITLES[arm]}: {unread} replies are counted wrong because rules cannot read "
+                "them, which flatters the tool; --judge decides them"
+            )
     say(f"{evaluation.out / 'report.json'}")
     _name_problems(evaluation)
 

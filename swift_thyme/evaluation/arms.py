@@ -18,7 +18,7 @@ from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings
 from swift_thyme.inference.prompt_images import PromptImage
 from swift_thyme.inference.task import Task, make_task, plain_text
 
-__all__ = ["BASELINES", "PLAIN_REPLY", "TITLES", "Arm", "answer_of", "loop_of", "task_of"]
+__all__ = ["BASELINES", "OWN", "PLAIN_REPLY", "TITLES", "Arm", "answer_of", "loop_of", "task_of"]
 
 PLAIN_REPLY = "Reply with the answer alone."
 """Last line of a plain prompt: rules read a short answer, and only a judge reads an essay."""
@@ -32,17 +32,22 @@ class Arm(str, Enum):
 
     TOOLS = "tools"
     """The prompt of the recipe; code runs."""
+    BASE = "base"
+    """Another model, asked as in ``PLAIN``; its replies are read from its own folder."""
     PLAIN = "plain"
     """The question alone, without a system prompt; nothing mentions code."""
     NO_TOOLS = "no-tools"
     """The prompt of the recipe; each code block gives a fixed error."""
 
 
-BASELINES = (Arm.PLAIN, Arm.NO_TOOLS)
+OWN = (Arm.TOOLS, Arm.PLAIN, Arm.NO_TOOLS)
+"""The arms that a model is run in."""
+BASELINES = (Arm.BASE, Arm.PLAIN, Arm.NO_TOOLS)
 """What the tool's effect is measured against."""
 
 TITLES = {
     Arm.TOOLS: "with the tool",
+    Arm.BASE: "base model",
     Arm.PLAIN: "plain prompt",
     Arm.NO_TOOLS: "tool refused",
 }

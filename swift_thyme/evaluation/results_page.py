@@ -33,6 +33,8 @@ class Benchmark(NamedTuple):
     report: Mapping[str, Any]
     """What ``build_report`` returned."""
     outcomes: Sequence[Outcome]
+    base_folder: Path | None = None
+    """Where those of another model are; None without one."""
 
 
 def write_results_page(
@@ -62,7 +64,8 @@ def write_results_page(
             places[outcome.record.id] = len(loaded)
             # The judge's verdict takes the place of what the rules said.
             record = dataclasses.replace(outcome.record, rewards={"correct": outcome.score})
-            loaded.append(Loaded(record, benchmark.folder))
+            other = benchmark.base_folder if outcome.job.arm is Arm.BASE else None
+            loaded.append(Loaded(record, other or benchmark.folder))
         shown.append(_benchmark(benchmark, places))
     sheet = Sheet(
         "Results",

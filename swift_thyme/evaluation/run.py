@@ -23,7 +23,7 @@ import fcntl
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_tra
 from swift_thyme.inference.prompt_images import PromptImage, read_image
 from swift_thyme.sandbox import SandboxBackend
 
-__all__ = ["EvalSettings", "Evaluation", "Progress"]
+__all__ = ["EvalSettings", "Evaluation", "Job", "Progress", "changes", "read_configuration"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +108,9 @@ class Evaluation:
         self.settings = settings
         self.problems = dict(dataset.problems)
         """Why rows could not be used, by their numbers; a run adds to it."""
-        self._configuration = _configuration(dataset, settings, model)
-        _claim(out, self._configuration)
+        self.configuration = _configuration(dataset, settings, model)
+        """What may not change, as JSON values; that of the folder."""
+        _claim(out, self.configuration)
 
     def show(self, item: Item, run: int) -> Shown:
         """Return an item as it is asked in a run."""
@@ -293,29 +294,42 @@ def _configuration(
     }
 
 
-def _claim(out: Path, configuration: dict[str, Any]) -> None:
+def read_configuration(out: Path) -> dict[str, Any]:
+    """Return the configuration of the evaluation in a folder; empty where there is none.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     path = out / "run.json"
-    known: dict[str, Any] = {}
-    if path.exists():
-        try:
-            known = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is not JSON of ours: {error}") from error
-        # A folder of a version that asked nothing plainly holds no answer to another plain prompt.
-        wanted = {"plain_prompt": PLAIN_REPLY, **known}
-        names = sorted(set(wanted) | set(configuration))
-        changed = [name for name in names if wanted.get(name) != configuration.get(name)]
+    if not path.exists():
+        return {}
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is not JSON of ours: {error}") from error
+    # A folder of a version that asked nothing plainly holds no answer to another plain prompt.
+    return {"plain_prompt": PLAIN_REPLY, **known}
+
+
+def changes(known: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return in words which values of two configurations differ; empty where none does."""
+    return "; ".join(
+        f"{name} was {_short(known.get(name))}, is {_short(now.get(name))}"
+        for name in sorted(names)
+        if known.get(name) != now.get(name)
+    )
+
+
+def _claim(out: Path, configuration: dict[str, Any]) -> None:
+    known = read_configuration(out)
+    if known:
+        changed = changes(known, configuration, set(known) | set(configuration))
         if changed:
-            changes = "; ".join(
-                f"{name} was {_short(wanted.get(name))}, is {_short(configuration.get(name))}"
-                for name in changed
-            )
             raise DataError(
-                f"{out} holds an evaluation with another configuration ({changes}); "
+                f"{out} holds an evaluation with another configuration ({changed}); "
                 "choose another --out, or give the same flags"
             )
-    if known == configuration:
-        return
+    path = out / "run.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".json.partial")

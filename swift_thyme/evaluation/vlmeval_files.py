@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_thyme.evaluation.arms import Arm
+from swift_thyme.evaluation.arms import OWN, Arm
 from swift_thyme.evaluation.outcome import Outcome
 from swift_thyme.evaluation.tsv import Dataset
 
@@ -34,7 +34,7 @@ def write_predictions(
         found: The outcomes.
     """
     files = []
-    for arm in Arm:
+    for arm in OWN:
         for run in sorted({o.job.run for o in found if o.job.arm is arm}):
             name = model_name + ("" if arm is Arm.TOOLS else f"-{arm.value}")
             name += f"-run{run}" if run > 1 else ""

@@ -36,8 +36,8 @@ OWN = {
         "--concurrency --queue"
     ).split(),
     "eval": (
-        "--data --out --runs --limit --tools --no-tools --shuffle --prompt --judge --concurrency "
-        "--strict"
+        "--data --out --runs --limit --tools --no-tools --base --shuffle --prompt --judge "
+        "--concurrency --strict"
     ).split(),
 }
 PANELS = {"Model and engine": MODEL, "Sampling": SAMPLING, "Limits": LIMITS}
@@ -242,7 +242,7 @@ def test_the_ways_to_ask_are_named_one_or_several(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, arms: list[str]
 ) -> None:
     async def caught(*given: Any) -> Any:
-        raise ThymeError(str([arm.value for arm in given[2]]))
+        raise ThymeError(str([arm.value for arm in given[3]]))
 
     monkeypatch.setattr(evaluate, "_evaluate", caught)
     monkeypatch.setattr(evaluate, "Evaluation", lambda *given: None)

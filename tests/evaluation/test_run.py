@@ -35,6 +35,7 @@ def answer(text: str) -> str:
 
 
 def make_evaluation(folder: Path, n: int = 4, **settings: Any) -> Evaluation:
+    folder.mkdir(exist_ok=True)
     dataset = read_tsv(write_tsv(folder / "plain.tsv", [row(i) for i in range(n)]))
     settings = {"system": "S", "loop": LoopSettings(), "shuffle": False, **settings}
     return Evaluation(dataset, folder / "out", EvalSettings(**settings), {"model": "scripted"})
