@@ -5,6 +5,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ async def test_with_too_many_trajectories_whole_rows_are_left_out(tmp_path: Path
     assert not sheet["complete"]
     (bar, *_) = sheet["benchmarks"][0]["whole"]["bars"]
     assert [(p["count"], len(p["members"])) for p in bar["parts"]] == [(4, 2), (1, 0), (1, 1)]
+
+
+def test_the_sheet_names_no_address_and_builds_no_markup() -> None:
+    folder = files("swift_thyme.evaluation")
+    for name in ("results.css", "results.js"):
+        text = folder.joinpath(name).read_text(encoding="utf-8")
+        assert not re.search(r"https?://|//\w+\.\w|@import|url\(|style=", text), name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text)
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,18 @@ def test_runs_that_say_the_same_are_no_evidence_and_runs_that_differ_are_some() 
     assert 0.10 < width < 0.7 * ((once.high or 0) - (once.low or 0))
 
 
+@pytest.mark.parametrize("counts", [(36, 12, 2, 0), (1, 1, 7, 12), (20, 5, 5, 20)])
+def test_pairs_that_all_runs_repeat_say_no_more_than_one_run(counts: tuple[int, ...]) -> None:
+    both, first, second, neither = counts
+    a = [1.0] * (both + first) + [0.0] * (second + neither)
+    b = [1.0] * both + [0.0] * first + [1.0] * second + [0.0] * neither
+    once = mean_difference(a, b, range(len(a)))
+    thrice = mean_difference(a * 3, b * 3, list(range(len(a))) * 3)
+    assert tuple(thrice[:3]) == pytest.approx(tuple(once[:3]))
+    independent = mean_difference(a * 3, b * 3, range(3 * len(a)))
+    assert (independent.high or 0) - (independent.low or 0) < (once.high or 0) - (once.low or 0)
+
+
 def test_the_order_of_rows_and_fewer_runs_of_some_change_nothing_else() -> None:
     values, groups = [1.0, 1.0, 0.0, 1.0, 0.5], ["a", "a", "b", "c", "c"]
     found = mean_score(values, groups)
