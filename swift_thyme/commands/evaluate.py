@@ -18,7 +18,7 @@ from swift_thyme.commands.messages import say, warn
 from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.evaluation.arms import OWN, TITLES, Arm
-from swift_thyme.evaluation.base import base_outcomes, check_base
+from swift_thyme.evaluation.base import base_model, base_outcomes, check_base
 from swift_thyme.evaluation.items import PromptStyle
 from swift_thyme.evaluation.judging import judge_settings, judge_undecided
 from swift_thyme.evaluation.outcome import outcomes
@@ -207,6 +207,8 @@ async def _evaluate(
         if judge is not None:
             found = await judge_undecided(evaluation.out, found, judge)
         report = build_report(evaluation, known, found)
+        if base is not None:
+            report["base"] = {"folder": str(base), "model": base_model(base)}
         missing = sum(job.id not in done for job in jobs)
         last = max(job.item.row for job in jobs) if limit else math.inf
         left_out = sum(row <= last for row in evaluation.dataset.problems)
@@ -229,6 +231,8 @@ def _say_results(evaluation: Evaluation, benchmark: Benchmark, model_name: str) 
     if seconds is not None:
         say(f"{seconds:.2f} s per trajectory, waiting for the engine included")
         say(f"intervals: {report['interval']}")
+    if "base" in report:
+        say(f"base model: {report['base']['model']}, in {report['base']['folder']}")
     for arm in (Arm.BASE, Arm.PLAIN):
         unread = report["results"].get(arm.value, {}).get("undecided_counted_wrong", 0)
         if unread:

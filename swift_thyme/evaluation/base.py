@@ -20,7 +20,7 @@ from swift_thyme.evaluation.matching import match
 from swift_thyme.evaluation.outcome import Outcome
 from swift_thyme.evaluation.run import Evaluation, Job, changes, read_configuration
 
-__all__ = ["base_outcomes", "check_base"]
+__all__ = ["base_model", "base_outcomes", "check_base"]
 
 _ASKED = ("data_sha256", "option_order", "plain_prompt", "prompt", "seed", "shuffle")
 """What decides about the plain prompts; models and sampling may differ."""
@@ -59,6 +59,12 @@ def _plain_replies(folder: Path) -> dict[str, TrajectoryRecord]:
         return {}
     end = f"/{Arm.PLAIN.value}"
     return {record.id: record for record in read_trajectories(path) if record.id.endswith(end)}
+
+
+def base_model(folder: Path) -> str:
+    """Return the model whose replies a folder holds; of an endpoint its address."""
+    known = read_configuration(folder)
+    return str(known.get("model.model") or known.get("model.endpoint") or "unknown")
 
 
 def base_outcomes(

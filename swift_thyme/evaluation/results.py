@@ -38,7 +38,8 @@ def build_report(
         )
         for arm in arms
     }
-    seconds = [outcome.record.timings.get("total_s", 0.0) for outcome in found]
+    own = [outcome for outcome in found if outcome.job.arm is not Arm.BASE]
+    seconds = [outcome.record.timings.get("total_s", 0.0) for outcome in own]
     return {
         "data": evaluation.dataset.name,
         "interval": INTERVALS,
@@ -49,9 +50,7 @@ def build_report(
         "times": {
             "seconds_per_item": sum(seconds) / len(seconds) if seconds else None,
             "sandbox_seconds_per_item": (
-                sum(o.record.timings.get("sandbox_s", 0.0) for o in found) / len(found)
-                if found
-                else None
+                sum(o.record.timings.get("sandbox_s", 0.0) for o in own) / len(own) if own else None
             ),
         },
     }

@@ -85,6 +85,10 @@ def test_the_command_compares_two_models_and_shows_both_in_the_page(
         effect = report["results"]["effects"]["base"]
         assert (effect["both_right"], effect["only_with"], effect["difference"]["n"]) == (1, 2, 3)
         assert report["results"]["base"]["missing"] == 0
+        assert report["base"] == {
+            "folder": str(tmp_path / "base" / name),
+            "model": "http://a/v1",
+        }
     assert "base model" in result.output
     page = data_of(tmp_path / "mine" / "results.html", "data")
     assert sum("/run1/base-" in trajectory["id"] for trajectory in page["trajectories"]) == 6
