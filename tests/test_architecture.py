@@ -25,7 +25,7 @@ ARROWS = {
     "web": set(),
     "sandbox_server": {"core", "sandbox", "web"},
     "serve": {"core", "inference", "sampling", "sandbox", "web"},
-    "evaluation": {"answers", "core", "data", "inference", "rewards", "sandbox"},
+    "evaluation": {"answers", "core", "data", "inference", "rewards", "sandbox", "view"},
     "data": {"core", "sandbox"},
     "view": {"core"},
     "doctor": {"core", "host", "rewards", "sampling", "sandbox"},

@@ -132,6 +132,7 @@
     state.terms = f.terms;
     state.shown = [];
     all.forEach((t, index) => {
+      if (behind && !behind.has(index)) return;
       if (f.end && (t.end || "unknown") !== f.end) return;
       if (f.run && t.run !== f.run) return;
       if (!f.tool(t)) return;
@@ -552,6 +553,15 @@
     if (index !== undefined && index !== state.selected) select(index, { hash: false });
     return index !== undefined;
   }
+  // For a sheet in front of the trajectories: it can narrow the list to those behind one of its numbers.
+  let behind = null;
+  function only(indices) {
+    behind = indices && new Set(indices);
+    list.scrollTop = 0;
+    apply();
+    if (state.shown.length && !state.shown.includes(state.selected)) select(state.shown[0]);
+  }
+  window.thymePage = { el, only };
   window.addEventListener("hashchange", fromAddress);
   apply();
   if (!fromAddress() && state.shown.length) select(state.shown[0], { hash: false });

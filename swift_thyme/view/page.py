@@ -23,7 +23,7 @@ from swift_thyme.view.embedded_pictures import Embedded, embed_all
 from swift_thyme.view.highlight import highlight
 from swift_thyme.view.sources import Loaded
 
-__all__ = ["PageReport", "build_page"]
+__all__ = ["PageReport", "Sheet", "build_page"]
 
 
 class PageReport(NamedTuple):
@@ -41,11 +41,24 @@ class PageReport(NamedTuple):
     """Size of the page."""
 
 
+class Sheet(NamedTuple):
+    """What a page shows in front of its trajectories, such as the numbers of an evaluation."""
+
+    name: str
+    """Text of the button that shows it."""
+    data: Mapping[str, Any]
+    """JSON values, which the script finds in the element ``sheet-data``."""
+    style: str
+    script: str
+    """Runs after the page's own script, which offers it ``window.thymePage``."""
+
+
 def build_page(
     loaded: Sequence[Loaded],
     output: str | Path,
     *,
     title: str,
+    sheet: Sheet | None = None,
     max_trajectories: int = 2000,
     max_image_side: int = 640,
 ) -> PageReport:
@@ -55,6 +68,7 @@ def build_page(
         loaded: Trajectories, in the order in which they are listed.
         output: The page's file; replaced once the new page is complete.
         title: Shown at the top.
+        sheet: Stands in front of the trajectories; a number of it can lead to some of them.
         max_trajectories: With more, evenly spaced ones are shown.
         max_image_side: Larger pictures are reduced to this many pixels on their longer side.
 
@@ -83,7 +97,7 @@ def build_page(
             for item, identifier in zip(shown, identifiers, strict=True)
         ],
     }
-    size = _write(Path(output), _html(title, data, images))
+    size = _write(Path(output), _html(title, data, images, sheet))
     missing = sum(image is None for image in images)
     return PageReport(len(shown), len(loaded), len(images) - missing, missing, size)
 
@@ -194,13 +208,24 @@ def _as_script_data(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _html(title: str, data: Mapping[str, Any], images: Sequence[Embedded | None]) -> Iterator[str]:
+def _html(
+    title: str,
+    data: Mapping[str, Any],
+    images: Sequence[Embedded | None],
+    sheet: Sheet | None,
+) -> Iterator[str]:
     folder = files("swift_thyme.view")
     parts = {
         "style": folder.joinpath("page.css").read_text(encoding="utf-8"),
         "script": folder.joinpath("page.js").read_text(encoding="utf-8"),
         "title": html.escape(title),
     }
+    parts["sheet"] = ""
+    if sheet is not None:
+        parts["style"] += sheet.style
+        parts["script"] += sheet.script
+        values = _as_script_data({"name": sheet.name, **sheet.data})
+        parts["sheet"] = f'<script type="application/json" id="sheet-data">{values}</script>\n'
     parts["policy"] = (
         "default-src 'none'; img-src data:; "
         f"style-src '{_hash(parts['style'])}'; script-src '{_hash(parts['script'])}'; "

@@ -36,8 +36,8 @@ OWN = {
         "--concurrency --queue"
     ).split(),
     "eval": (
-        "--data --out --runs --limit --tools --no-tools --shuffle --prompt --judge --concurrency "
-        "--strict"
+        "--data --out --runs --limit --tools --no-tools --base --shuffle --prompt --judge "
+        "--concurrency --strict"
     ).split(),
 }
 PANELS = {"Model and engine": MODEL, "Sampling": SAMPLING, "Limits": LIMITS}
@@ -225,6 +225,38 @@ def test_a_judge_that_is_not_configured_stops_an_evaluation_at_its_start(
         monkeypatch.delenv(name, raising=False)
     arguments = ["eval", "--model", "m", "--data", "x", "--out", str(tmp_path), "--judge"]
     assert "--judge needs THYME_JUDGE_URLS" in complaint(arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "arms"),
+    [
+        ("on", ["tools"]),
+        ("plain", ["plain"]),
+        ("off", ["no-tools"]),
+        ("both", ["tools", "no-tools"]),
+        ("all", ["tools", "plain", "no-tools"]),
+        ("plain, on", ["tools", "plain"]),
+    ],
+)
+def test_the_ways_to_ask_are_named_one_or_several(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, arms: list[str]
+) -> None:
+    async def caught(*given: Any) -> Any:
+        raise ThymeError(str([arm.value for arm in given[3]]))
+
+    monkeypatch.setattr(evaluate, "_evaluate", caught)
+    monkeypatch.setattr(evaluate, "Evaluation", lambda *given: None)
+    monkeypatch.setattr(evaluate, "read_tsv", lambda *_, **__: SimpleNamespace(name="d", cyclic=0))
+    arguments = ["eval", "--model", "m", "--data", "x", "--out", str(tmp_path)]
+    assert str(arms) in complaint([*arguments, "--tools", value])
+
+
+@pytest.mark.parametrize("value", ["none", "", "on,", "on+plain"])
+def test_an_unknown_way_to_ask_is_named(tmp_path: Path, value: str) -> None:
+    arguments = ["eval", "--model", "m", "--data", "x", "--out", str(tmp_path), "--tools", value]
+    said = complaint(arguments)
+    assert "--tools must be one of on, plain, off, both, all, or several" in said
+    assert f"not {value!r}" in said
 
 
 def test_blank_variables_leave_options_at_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
