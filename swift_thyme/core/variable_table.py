@@ -55,6 +55,14 @@ _ROLLOUT = (
         count(
             "THYME_KEEP_MB", 2048, "disk that kept trajectories take, all processes together", "MiB"
         ),
+        count(
+            "THYME_REPORT_TRAJECTORIES",
+            2,
+            "kept trajectories that TensorBoard and W&B show as pictures at a time, as --report_to "
+            "names them",
+            "trajectories",
+            low=0,
+        ),
     ),
     *group(
         "Rollout",

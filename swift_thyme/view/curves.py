@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from swift_thyme.view.run_log import Entry, RunLog
 
-__all__ = ["Panel", "Series", "panels_of", "thinned"]
+__all__ = ["Panel", "Series", "as_json", "panels_of", "thinned"]
+
+MOST_POINTS = 300
+"""Points of a line in the page; it is drawn at about this many pixels."""
 
 
 class Series(NamedTuple):
@@ -123,3 +126,34 @@ def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[float,
             (sum(step for step, _ in part) / len(part), sum(value for _, value in part) / len(part))
         )
     return result
+
+
+def as_json(log: RunLog, name: str) -> dict[str, Any]:
+    """Return the curves of a run as the page holds them.
+
+    Args:
+        log: The run.
+        name: Shown above its curves.
+    """
+    return {
+        "run": name,
+        "resumed": log.resumed_at,
+        "panels": [
+            {
+                "title": panel.title,
+                "unit": panel.unit,
+                "series": [
+                    {
+                        "name": line.name,
+                        "heldOut": line.held_out,
+                        "points": [
+                            [round(step, 1), float(f"{value:.6g}")]
+                            for step, value in thinned(line.points, MOST_POINTS)
+                        ],
+                    }
+                    for line in panel.series
+                ],
+            }
+            for panel in panels_of(log)
+        ],
+    }

@@ -74,6 +74,8 @@ def _draw(axes: Any, panel: Panel, resumed_at: tuple[int, ...]) -> None:
         axes.axvline(step, color="#9b9b9b", linewidth=0.8, linestyle=":")
     axes.set_title(f"{panel.title} ({panel.unit})" if panel.unit else panel.title, fontsize=9)
     axes.tick_params(labelsize=7)
+    if panel.unit == "share":
+        axes.set_ylim(-0.04, 1.04)
     axes.grid(alpha=0.25)
     # Handles are given, so that a name which starts with "_" is not left out.
     legend = axes.legend(lines, [label.lstrip("_") or "_" for label in labels], fontsize=7)

@@ -25,6 +25,9 @@ from swift_thyme.view.sources import Loaded
 
 __all__ = ["PageReport", "build_page"]
 
+SCRIPTS = ("page_curves.js", "page_questions.js", "page.js")
+"""Parts of the page's script; the last one uses the others."""
+
 
 class PageReport(NamedTuple):
     """What a page holds."""
@@ -48,6 +51,7 @@ def build_page(
     title: str,
     max_trajectories: int = 2000,
     max_image_side: int = 640,
+    curves: Sequence[Mapping[str, Any]] = (),
 ) -> PageReport:
     """Write the page.
 
@@ -57,6 +61,7 @@ def build_page(
         title: Shown at the top.
         max_trajectories: With more, evenly spaced ones are shown.
         max_image_side: Larger pictures are reduced to this many pixels on their longer side.
+        curves: Metrics of the runs, as ``curves.as_json`` gives them.
 
     Raises:
         DataError: The file cannot be written.
@@ -78,6 +83,7 @@ def build_page(
         "found": len(loaded),
         "textOnly": sum(item.text_only for item in shown),
         "images": [_image_json(image) for image in images],
+        "curves": curves,
         "trajectories": [
             _trajectory_json(item.record, identifier, numbers, thumbnails)
             for item, identifier in zip(shown, identifiers, strict=True)
@@ -145,6 +151,7 @@ def _trajectory_json(
         "sampledTokens": record.sampled_tokens,
         "timings": record.timings,
         "meta": record.meta,
+        "boxes": [],
         "segments": [_segment_json(segment, refs(segment.images)) for segment in record.segments],
     }
 
@@ -198,7 +205,7 @@ def _html(title: str, data: Mapping[str, Any], images: Sequence[Embedded | None]
     folder = files("swift_thyme.view")
     parts = {
         "style": folder.joinpath("page.css").read_text(encoding="utf-8"),
-        "script": folder.joinpath("page.js").read_text(encoding="utf-8"),
+        "script": "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS),
         "title": html.escape(title),
     }
     parts["policy"] = (

@@ -177,7 +177,7 @@ def _lines(log: Path) -> list[Mapping[str, Any]]:
         lines = log.read_bytes().split(b"\n")
     except OSError as error:
         raise DataError(f"{log} cannot be read: {error}") from error
-    values = []
+    values: list[Mapping[str, Any]] = []
     # What follows the last line break was being written when the job ended.
     for number, line in enumerate(lines[:-1], 1):
         if not line.strip():
