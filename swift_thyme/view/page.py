@@ -19,6 +19,7 @@ from swift_thyme.core.protocol import CODE_OPEN
 from swift_thyme.core.reading import program_of, read
 from swift_thyme.core.segment import Segment, SegmentKind
 from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord
+from swift_thyme.view.crop_boxes import FoundBox, Trajectory, find_boxes
 from swift_thyme.view.embedded_pictures import Embedded, embed_all
 from swift_thyme.view.highlight import highlight
 from swift_thyme.view.sources import Loaded
@@ -78,6 +79,7 @@ def build_page(
     images = embed_all(image_files, max_image_side)
     thumbnails = [image.thumbnail if image else None for image in images]
     identifiers = _unique([item.record.id for item in shown])
+    boxes = find_boxes([Trajectory(i.record, i.folder, _programs(i.record)) for i in shown])
     data = {
         "title": title,
         "found": len(loaded),
@@ -85,8 +87,8 @@ def build_page(
         "images": [_image_json(image) for image in images],
         "curves": curves,
         "trajectories": [
-            _trajectory_json(item.record, identifier, numbers, thumbnails)
-            for item, identifier in zip(shown, identifiers, strict=True)
+            _trajectory_json(item.record, identifier, numbers, thumbnails, found)
+            for item, identifier, found in zip(shown, identifiers, boxes, strict=True)
         ],
     }
     size = _write(Path(output), _html(title, data, images))
@@ -126,6 +128,7 @@ def _trajectory_json(
     identifier: str,
     numbers: Mapping[str, int],
     thumbnails: Sequence[str | None],
+    boxes: Sequence[FoundBox],
 ) -> dict[str, Any]:
     def refs(images: Sequence[ImageRef]) -> list[list[Any]]:
         return [[numbers[image.file], image.name] for image in images]
@@ -151,9 +154,18 @@ def _trajectory_json(
         "sampledTokens": record.sampled_tokens,
         "timings": record.timings,
         "meta": record.meta,
-        "boxes": [],
+        "boxes": [_box_json(found) for found in boxes],
         "segments": [_segment_json(segment, refs(segment.images)) for segment in record.segments],
     }
+
+
+def _box_json(found: FoundBox) -> list[float]:
+    left, top, right, bottom = (round(edge, 1) for edge in found.box)
+    return [found.prompt_image, left, top, right - left, bottom - top, found.returned]
+
+
+def _programs(record: TrajectoryRecord) -> list[str]:
+    return [_code_parts(s.text)[1] for s in record.segments if s.kind is SegmentKind.CODE]
 
 
 def _total(record: TrajectoryRecord) -> float | None:

@@ -1,5 +1,7 @@
 """Trajectories for the tests of the page: plain ones in any number, and one that is hostile."""
 
+import dataclasses
+import functools
 import io
 import random
 from pathlib import Path
@@ -108,6 +110,39 @@ def write_folder(folder: Path, count: int, *, prompts: int | None = None) -> Pat
                 )
             )
     return folder
+
+
+def write_groups(folder: Path, steps: int, *, questions: int = 2, samples: int = 4) -> Path:
+    """Write the same questions at each step, several samples each, with real crops."""
+    with TrajectoryWriter(folder) as writer:
+        for step in range(1, steps + 1):
+            for number in range(questions * samples):
+                question, sample = divmod(number, samples)
+                data = _prompt_picture(question)
+                with Image.open(io.BytesIO(data)) as image:
+                    crop = image.crop((sample, 20, 96, 116)).resize((112, 112))
+                buffer = io.BytesIO()
+                crop.save(buffer, format="PNG")
+                prompt = writer.add_image(data, name=f"/data/{question}.jpg")
+                record = make_record(
+                    sample, prompt, writer.add_image(buffer.getvalue()), question=f"Q{question}?"
+                )
+                writer.write(
+                    dataclasses.replace(
+                        record,
+                        id=f"s{step}-{question}-{sample}",
+                        step=step,
+                        prompt=f"<image>\nQ{question}?",
+                        rewards={"fmt": 0.5, "vqa": float(sample < step)},
+                    )
+                )
+    return folder
+
+
+@functools.cache
+def _prompt_picture(number: int) -> bytes:
+    # Its noise is not repeatable.
+    return picture(number, 448, 336, "JPEG")
 
 
 def write_hostile(folder: Path) -> Path:
