@@ -290,7 +290,7 @@
     }
     return svg;
   }
-  const boxLabel = (boxes) => (boxes.length ? ` \u00b7 ${boxes.length === 1 ? `image ${boxes[0][4]} is the outlined part` : `images ${boxes.map((b) => b[4]).join(", ")} are the outlined parts`}` : "");
+  const boxLabel = (boxes) => (boxes.length ? ` \u00b7 outlined: ${boxes.length === 1 ? "image" : "images"} ${boxes.map((b) => b[4]).join(", ")}` : "");
 
   function picture(reference, caption, boxes = []) {
     const [numberOf, name] = reference;

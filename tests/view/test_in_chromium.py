@@ -314,7 +314,7 @@ def test_the_box_of_a_crop_lies_on_the_picture(groups: str, width: int) -> None:
             "r.width - 94 * s, r.height - 96 * s].map(Math.abs); })()"
         )
         assert max(off) < 2
-        assert "image 1 is the outlined part" in page.evaluate(
+        assert "outlined: image 1" in page.evaluate(
             "document.querySelector('.overview figcaption').textContent"
         )
         page.click(".overview figure button")
