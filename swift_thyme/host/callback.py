@@ -196,12 +196,12 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         super().__init__(args, trainer)
         self._keep_settings = KeepSettings.from_env()
         self._keeper: Keeper | None = None
-        self._showcase: Showcase | None = None
         self._watching = False
         self._seen_rollouts = False
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
         self._sampled: list[TrajectorySummary] = []
+        self._showcase: Showcase | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop with the rows named where image files are missing or cannot be placed."""
