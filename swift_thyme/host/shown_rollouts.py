@@ -37,6 +37,8 @@ MARGIN = 10
 FONT_SIZE = 14
 LINE_HEIGHT = 19
 MOST_LINES = 10
+MOST_CHARACTERS_DRAWN = 240
+"""Of the question and of each fact."""
 MOST_CHARACTERS = 20_000
 """Longest text beside a card."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -79,7 +81,7 @@ def draw_card(kept: Kept) -> Image.Image:
     lines = []
     for text in (kept.record.question, *_facts(kept.record)):
         # The whole text is beside the card.
-        short = textwrap.shorten(_CONTROL.sub("", text), 240, placeholder=" ...")
+        short = " ".join(_CONTROL.sub("", text).split())[:MOST_CHARACTERS_DRAWN]
         lines += textwrap.wrap(short, (width - 2 * MARGIN) // 7)
     lines = lines[:MOST_LINES]
     top = HEIGHT + 2 * MARGIN if pictures else MARGIN

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +33,39 @@ def draw_curves(log: RunLog, output: Path) -> None:
         DataError: Nothing was logged, or the file cannot be written.
     """
     try:
+        import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise SettingsError("--plot needs pip install 'swift_thyme[sandbox]'") from error
     panels = panels_of(log)
     if not panels:
         raise DataError(f"{log.lineage.folders[-1]}: no training step was logged yet")
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    # The user's own settings of matplotlib may ask for LaTeX, and fonts lack glyphs of some names.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        warnings.simplefilter("ignore")
+        figure = _figure(log, panels)
+        try:
+            with open(partial, "wb") as file:
+                # This canvas draws into memory: it needs no display.
+                FigureCanvasAgg(figure).print_png(file)
+            os.replace(partial, output)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise DataError(f"{output} cannot be written: {error}") from error
+
+
+def _figure(log: RunLog, panels: Sequence[Panel]) -> Any:
+    from matplotlib.figure import Figure
+
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(6.2 * COLUMNS, 2.5 * rows + 0.5), layout="constrained")
-    # This canvas draws into memory: it needs no display, and no setting changes it.
-    canvas = FigureCanvasAgg(figure)
     heading = figure.suptitle(log.lineage.folders[-1].resolve().name, fontsize=11)
     heading.set_parse_math(False)
     for place, panel in enumerate(panels, 1):
         _draw(figure.add_subplot(rows, COLUMNS, place), panel, log.resumed_at)
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            canvas.print_png(file)
-        os.replace(partial, output)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{output} cannot be written: {error}") from error
+    return figure
 
 
 def _draw(axes: Any, panel: Panel, resumed_at: tuple[int, ...]) -> None:

@@ -498,7 +498,7 @@
     }
     const ends = questions.ends(state.selected);
     const side = (indices, word) => indices.slice(0, 4).map((index) => column(index, `${word}: step ${all[index].step}`));
-    return ends && [...side(ends.first, "Before"), ...side(ends.last, "After")];
+    return ends && [...side(ends.first, "First"), ...side(ends.last, "Last")];
   }
 
   function show(view) {

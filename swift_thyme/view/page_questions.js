@@ -3,12 +3,18 @@
 const thymeQuestions = (all) => {
   const groups = new Map();
   const questions = new Map();
+  const numbers = new Map();
   const keys = all.map((t) => {
     // A row of a table of text has no pictures; the prompt alone tells its questions apart.
-    const question = JSON.stringify([t.run, t.prompt || t.question, t.images.map((image) => image[0])]);
-    return { question, group: JSON.stringify([t.step, question]) };
+    const text = JSON.stringify([t.run, t.prompt || t.question, t.images.map((image) => image[0])]);
+    if (!numbers.has(text)) numbers.set(text, numbers.size);
+    const question = numbers.get(text);
+    return { question, group: `${t.step} ${question}` };
   });
-  const add = (map, key, index) => (map.get(key) || map.set(key, []).get(key)).push(index);
+  const add = (map, key, index) => {
+    if (!map.has(key)) map.set(key, []);
+    map.get(key).push(index);
+  };
   keys.forEach((key, index) => {
     add(groups, key.group, index);
     add(questions, key.question, index);

@@ -43,7 +43,7 @@ class Lineage:
     """The output folders of one run, in the order in which they were trained."""
 
     folders: tuple[Path, ...]
-    """The last one is the newest; folders from which the run was resumed stand before it."""
+    """Resolved. The last one is the newest; those that the run was resumed from stand before it."""
     resumed_from: tuple[int | None, ...]
     """For each folder the step of the checkpoint that it went on from; None where it started anew
     or where that step is not known."""
@@ -84,6 +84,7 @@ def lineage_of(folder: Path) -> Lineage:
     Args:
         folder: Output folder of a job, with ``logging.jsonl`` in it.
     """
+    folder = folder.resolve()
     folders, resumed = [folder], [_resumed_from(folder)]
     lost = None
     while (before := resumed[0]) is not None:
@@ -91,7 +92,7 @@ def lineage_of(folder: Path) -> Lineage:
         if previous is None:
             lost = before.folder
             break
-        if any(previous.samefile(known) for known in folders):
+        if previous in folders:
             break
         folders.insert(0, previous)
         resumed.insert(0, _resumed_from(previous))
@@ -111,21 +112,21 @@ def _resumed_from(folder: Path) -> _Resumed | None:
         checkpoint = arguments.get("resume_from_checkpoint")
         # Then ms-swift loads the weights alone and counts its steps from 0.
         anew = arguments.get("resume_only_model") and arguments.get("ignore_data_skip")
+        if not isinstance(checkpoint, str) or not checkpoint or anew:
+            return None
+        # `last-checkpoint` is a link to the newest one.
+        path = Path(checkpoint).resolve()
     except (OSError, ValueError, AttributeError):
         # A log without readable arguments still is a log.
         return None
-    if not isinstance(checkpoint, str) or not checkpoint or anew:
-        return None
-    # `last-checkpoint` is a link to the newest one.
-    path = Path(checkpoint).resolve()
     number = _CHECKPOINT.fullmatch(path.name)
     return _Resumed(path.parent, int(number[1]) if number else None)
 
 
 def _find(folder: Path, newer: Path) -> Path | None:
     """Return where the folder of an earlier job is: at its place, or moved along with the newer."""
-    places = (folder, newer.resolve().parent / folder.name)
-    return next((place for place in places if (place / LOG).is_file()), None)
+    places = (folder, newer.parent / folder.name)
+    return next((place.resolve() for place in places if (place / LOG).is_file()), None)
 
 
 def read_log(lineage: Lineage) -> RunLog:

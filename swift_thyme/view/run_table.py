@@ -153,7 +153,7 @@ def _sentences(log: RunLog, folder: Path) -> list[str]:
     known = {path.resolve() for path in lineage.folders}
     others = [p for p in folder.glob(f"**/{LOG}") if p.parent.resolve() not in known]
     if others:
-        sentences.append(f"note: {len(others)} other runs below {folder} are left out")
+        sentences.append(f"note: other runs below {folder} are left out: {len(others)}")
     return sentences
 
 

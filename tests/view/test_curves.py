@@ -72,8 +72,11 @@ def test_the_command_draws_the_curves_beside_the_log(tmp_path: Path) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
 
 
-def test_names_of_rewards_are_no_formulas(tmp_path: Path) -> None:
-    metrics = {r"rewards/_$\frac$/mean": 0.5, "rewards/_/mean": 0.5}
+def test_names_of_rewards_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    metrics = {r"rewards/_$\frac$/mean": 0.5, "rewards/_/mean": 0.5, "rewards/\u6587/mean": 1.0}
     folder = write_run(tmp_path / "$x_$", step_line(1, 1, **metrics), eval_line(1, 1))
     draw_curves(read_log(lineage_of(folder)), tmp_path / "curves.png")
     assert Image.open(io.BytesIO((tmp_path / "curves.png").read_bytes())).format == "PNG"

@@ -288,7 +288,7 @@ def test_a_question_is_shown_at_its_first_and_its_last_step(groups: str) -> None
     with Page() as page:
         page.open(f"{groups}#s2-0-0")
         page.click("#before-after")
-        assert labels(page) == ["Before: step 1"] * 4 + ["After: step 3"] * 4
+        assert labels(page) == ["First: step 1"] * 4 + ["Last: step 3"] * 4
         page.evaluate("document.querySelector('.column:last-child .column-head button').click()")
         assert page.evaluate("location.hash") == "#s3-0-3"
         page.press("b")
