@@ -43,6 +43,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+_SCOPES = (ast.comprehension, ast.Lambda)
+
+
 def boxes_in(programs: Sequence[str], size: tuple[int, int]) -> list[Box]:
     """Return the boxes that programs cut, the last ones first.
 
@@ -77,16 +80,46 @@ class _Reader:
 
     def run(self, statements: Sequence[ast.stmt]) -> None:
         for statement in statements:
-            # Conditions are not decided: each branch is read, and the pixels decide.
-            blocks = [getattr(statement, name, None) for name in ("body", "orelse", "finalbody")]
-            if isinstance(blocks[0], list):
-                for block in blocks:
-                    self.run(block or [])
-                continue
-            self._find_boxes(statement)
-            if isinstance(statement, ast.Assign):
-                for target in statement.targets:
-                    self._assign(target, statement.value)
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                # Runs later and elsewhere, if it runs at all.
+                self._names[statement.name] = None
+            elif isinstance(getattr(statement, "body", None), list):
+                self._branch(statement)
+            else:
+                self._find_boxes(statement)
+                self._follow(statement)
+
+    def _branch(self, statement: ast.stmt) -> None:
+        """Read what runs on a condition, or several times: each branch, and the pixels decide."""
+        changed = {
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del))
+        }
+        looped = isinstance(statement, (ast.For, ast.AsyncFor, ast.While))
+        before = {name: None if looped else self._names.get(name) for name in changed}
+        handlers = [handler.body for handler in getattr(statement, "handlers", [])]
+        branches = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
+        for branch in filter(None, (*branches, *handlers)):
+            self._names.update(before)
+            self.run(branch)
+        # Which of the values it has now is not known, except below `with`, which always runs.
+        if not isinstance(statement, (ast.With, ast.AsyncWith)):
+            self._names.update(dict.fromkeys(changed))
+
+    def _follow(self, statement: ast.stmt) -> None:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                self._assign(target, statement.value)
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            self._assign(statement.target, statement.value)
+        elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            name = ast.Name(statement.target.id, ast.Load())
+            self._assign(statement.target, ast.BinOp(name, statement.op, statement.value))
+        else:
+            names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+            changed = [node.id for node in names if not isinstance(node.ctx, ast.Load)]
+            self._names.update(dict.fromkeys(changed))
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
         names = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -101,6 +134,16 @@ class _Reader:
                 self._names[name.id] = part
 
     def _find_boxes(self, statement: ast.stmt) -> None:
+        # Names of a comprehension or a lambda have values of their own.
+        inner = [node for node in ast.walk(statement) if isinstance(node, _SCOPES)]
+        bound = {
+            name.arg if isinstance(name, ast.arg) else name.id
+            for scope in inner
+            for name in ast.walk(scope)
+            if isinstance(name, ast.arg)
+            or (isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store))
+        }
+        self._names.update(dict.fromkeys(bound))
         for node in ast.walk(statement):
             try:
                 box = self._box(node)

@@ -88,6 +88,46 @@ def test_numbers_that_are_not_those_of_the_crop_have_none(tmp_path: Path) -> Non
         assert look(tmp_path, [original().crop(BOX)], program) == []
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x = 86\nx += 10\ncrop = image.crop((x, 64, 240, 208))",
+        "x: int = 96\ncrop = image.crop((x, 64, 240, 208))",
+        "with open(p) as f:\n    x = 96\ncrop = image.crop((x, 64, 240, 208))",
+        "for x in (1, 2):\n    x = 96\n    crop = image.crop((x, 64, 240, 208))",
+        "try:\n    crop = image.crop((96, 64, 240, 208))\nexcept OSError:\n    pass",
+    ],
+)
+def test_changes_of_a_name_are_followed(program: str) -> None:
+    assert boxes_in([program], SIZE) == [BOX]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x = 96\nfor x in edges: pass\nimage.crop((x, 64, 240, 208))",
+        "x = 96\nwhile True:\n    image.crop((x, 64, 240, 208))\n    x += 8",
+        "x = 96\nif wide: x = 100\nimage.crop((x, 64, 240, 208))",
+        "x = 96\n(x := edge())\nimage.crop((x, 64, 240, 208))",
+        "x = 96\ndel x\nimage.crop((x, 64, 240, 208))",
+        "x = 96\nx **= 2\nimage.crop((x, 64, 240, 208))",
+        "x = 96\ntry: x = 1\nexcept OSError: x = 2\nimage.crop((x, 64, 240, 208))",
+        "def look(x=96):\n    image.crop((x, 64, 240, 208))",
+        "x = 96\nparts = [image.crop((x, 64, 240, 208)) for x in edges]",
+        "x = 96\nlook = lambda x: image.crop((x, 64, 240, 208))",
+        "image.crop(*edges)\nimage.crop(box)",
+    ],
+)
+def test_what_cannot_be_followed_is_unknown(program: str) -> None:
+    assert boxes_in([program], SIZE) == []
+
+
+@pytest.mark.parametrize("off", [5, 8, 12])
+def test_a_box_that_is_a_little_off_is_not_shown(tmp_path: Path, off: int) -> None:
+    program = f"image.crop(({96 + off}, 64, {240 + off}, 208))"
+    assert look(tmp_path, [original().crop(BOX)], program) == []
+
+
 def test_an_even_surface_has_none(tmp_path: Path) -> None:
     flat = Image.new("RGB", SIZE, (90, 120, 150))
     assert look(tmp_path, [flat.crop(BOX)], CODE, originals=[png(flat)]) == []
