@@ -17,6 +17,8 @@ from swift_thyme.view.run_log import LOG, Lineage, drop_repeated, lineage_of
 __all__ = ["Loaded", "load"]
 
 COMPLETIONS = "completions.jsonl"
+EVALUATION = "eval"
+"""The run of a trajectory that was kept from an evaluation during training."""
 
 LOOKED_FOR = (
     "looked at any depth for trajectories*.jsonl (kept by a training run with --O3 true, "
@@ -75,12 +77,15 @@ def load(paths: Sequence[str | Path]) -> list[Loaded]:
         found += [_Source(file, text_only, named=False) for file, text_only in files]
     runs = _lineages([_run_folder(source.file) for source in found])
     labels = [_label(source.file, runs) for source in found]
+    several = len(set(labels)) > 1
     loaded: list[Loaded] = []
+    again = _evaluated_again(found, runs)
     for source, label in zip(found, labels, strict=True):
-        run_folder = _run_folder(source.file)
-        lineage = runs.get(run_folder)
-        for record in _records(source, run_folder, lineage):
-            if len(set(labels)) > 1:
+        lineage = runs.get(_run_folder(source.file))
+        for record in _records(source, lineage):
+            if (source.file, record.step) in again and record.run == EVALUATION:
+                continue
+            if several:
                 run = f"{label} / {record.run}" if record.run else label
                 record = dataclasses.replace(record, run=run)
             loaded.append(Loaded(record, source.file.parent, source.text_only, lineage))
@@ -90,21 +95,41 @@ def load(paths: Sequence[str | Path]) -> list[Loaded]:
     return loaded
 
 
-def _records(
-    source: _Source, run_folder: Path, lineage: Lineage | None
-) -> Iterable[TrajectoryRecord]:
+def _evaluated_again(
+    sources: Sequence[_Source], runs: Mapping[Path, Lineage]
+) -> set[tuple[Path, int | None]]:
+    """Return files and steps whose evaluation was made again when the run was resumed there.
+
+    ``--eval_on_start true`` evaluates a checkpoint that was evaluated before.
+    """
+    again = set()
+    kept = [s for s in sources if not s.named and not s.text_only and _run_folder(s.file) in runs]
+    for source in kept:
+        folder = _run_folder(source.file)
+        folders = runs[folder].folders
+        earlier = set(folders[: folders.index(folder)])
+        if not earlier:
+            continue
+        records = read_trajectories(source.file)
+        first = next((record for record in records if record.run == EVALUATION), None)
+        if first is not None:
+            again |= {(s.file, first.step) for s in kept if _run_folder(s.file) in earlier}
+    return again
+
+
+def _records(source: _Source, lineage: Lineage | None) -> Iterable[TrajectoryRecord]:
     """Read a file; of a training run without the steps that were trained again later."""
     reader = read_completions if source.text_only else read_trajectories
     records: Iterable[TrajectoryRecord] = reader(source.file)
     if lineage is None or source.named:
         return records
-    last = lineage.last_step(run_folder)
+    last = lineage.last_step(_run_folder(source.file))
     if last is not None:
         records = [r for r in records if r.step is None or r.step <= last]
     records = list(records)
     if any(record.step is None for record in records):
         return records
-    return drop_repeated(records, lambda r: (r.step or 0, r.run == "eval"), single=False)
+    return drop_repeated(records, lambda r: (r.step or 0, r.run == EVALUATION), single=False)
 
 
 def _lineages(folders: Iterable[Path]) -> dict[Path, Lineage]:
@@ -113,7 +138,10 @@ def _lineages(folders: Iterable[Path]) -> dict[Path, Lineage]:
     logs = {folder for folder in folders if (folder / LOG).is_file()}
     for folder in sorted(logs, key=lambda folder: (folder / LOG).stat().st_mtime):
         lineage = lineage_of(folder)
-        runs.update({known.resolve(): lineage for known in lineage.folders})
+        for known in lineage.folders:
+            # Copying a folder changes its dates; the longer history is that of the newer one.
+            if known not in runs or len(runs[known].folders) <= len(lineage.folders):
+                runs[known] = lineage
     return runs
 
 

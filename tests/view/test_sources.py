@@ -154,10 +154,17 @@ def test_a_run_that_was_resumed_is_one_run_and_shows_each_step_once(tmp_path: Pa
         *[("v0", step, "train") for step in (1, 2)],
         *[("v1", step, "train") for step in (3, 4, 5)],
     ]
+    # `--eval_on_start true` evaluates the checkpoint a second time.
+    for folder in (older, newer):
+        keep(folder, 2, run="eval")
+    evaluated = [place for place in places([tmp_path]) if place[2] == "eval"]
+    assert evaluated == [("v1", 2, "eval")]
     # A file that is named is shown as it is, and runs of no kin keep their names.
-    assert len(load([older / "trajectories" / "rank0" / "trajectories.jsonl"])) == 4
+    assert len(load([older / "trajectories" / "rank0" / "trajectories.jsonl"])) == 5
     keep(write_run(tmp_path / "other", step_line(1, 1)), 1)
-    assert {run for _, _, run in places([tmp_path])} == {f"{newer.name} / train", "other / train"}
+    assert {run for _, _, run in places([tmp_path])} == {
+        *(f"{newer.name} / train", f"{newer.name} / eval", "other / train"),
+    }
 
 
 def test_a_run_that_went_on_in_its_folder_shows_each_step_once(tmp_path: Path) -> None:
