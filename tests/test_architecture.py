@@ -36,8 +36,8 @@ nothing imports it."""
 HOST_BLIND = {"inference", "sandbox_server", "serve", "web", "evaluation", "data", "view"}
 """Packages that must do without ms-swift's training side."""
 TRAINING_SIDE = {
-    *("callback", "flag", "kept_rollouts", "missing_rewards", "register", "scheduler"),
-    "server_rollout",
+    *("callback", "flag", "kept_rollouts", "missing_rewards", "register", "rollout_records"),
+    *("scheduler", "server_rollout", "shown_rollouts"),
 }
 
 ENGINE_ADAPTERS = {

@@ -50,11 +50,14 @@ def start() -> None:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="output folder of a GRPO run")],
+    plot: Annotated[
+        bool, typer.Option("--plot", help="draw its curves too, into curves.png beside its log")
+    ] = False,
 ) -> None:
     """Print what a GRPO run did: held-out results and training, before and after."""
     from swift_thyme.view import run_table as reporting
 
-    reporting.main([str(folder)])
+    reporting.main([str(folder), *(["--plot"] if plot else [])])
 
 
 @app.command()

@@ -55,6 +55,14 @@ _ROLLOUT = (
         count(
             "THYME_KEEP_MB", 2048, "disk that kept trajectories take, all processes together", "MiB"
         ),
+        count(
+            "THYME_REPORT_TRAJECTORIES",
+            2,
+            "kept trajectories that TensorBoard and W&B show as pictures at a time, as --report_to "
+            "names them",
+            "trajectories",
+            low=0,
+        ),
     ),
     *group(
         "Rollout",
@@ -237,22 +245,9 @@ _SANDBOX = group(
         Kind.NAMES,
         ("on",),
         "accelerations: all, none, or those to leave out; results are the same",
-        choices=(
-            "on",
-            "off",
-            "-memory_image",
-            "-affinity",
-            "-direct",
-            "-held_blocks",
-            "-late_commit",
-            "-rehearsal",
-            "-hurry",
-            "-encoder_rehearsal",
-            "-early_faults",
-            "-large_first",
-            "-huge_pages",
-            "-imread",
-            "-spares",
+        choices=tuple(
+            "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
+            "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
     ),
 )

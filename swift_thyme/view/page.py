@@ -19,11 +19,15 @@ from swift_thyme.core.protocol import CODE_OPEN
 from swift_thyme.core.reading import program_of, read
 from swift_thyme.core.segment import Segment, SegmentKind
 from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord
+from swift_thyme.view.crop_boxes import FoundBox, Trajectory, find_boxes
 from swift_thyme.view.embedded_pictures import Embedded, embed_all
 from swift_thyme.view.highlight import highlight
 from swift_thyme.view.sources import Loaded
 
 __all__ = ["PageReport", "Sheet", "build_page"]
+
+SCRIPTS = ("page_curves.js", "page_questions.js", "page.js")
+"""Parts of the page's script; the last one uses the others."""
 
 
 class PageReport(NamedTuple):
@@ -61,6 +65,7 @@ def build_page(
     sheet: Sheet | None = None,
     max_trajectories: int = 2000,
     max_image_side: int = 640,
+    curves: Sequence[Mapping[str, Any]] = (),
 ) -> PageReport:
     """Write the page.
 
@@ -71,6 +76,7 @@ def build_page(
         sheet: Stands in front of the trajectories; a number of it can lead to some of them.
         max_trajectories: With more, evenly spaced ones are shown.
         max_image_side: Larger pictures are reduced to this many pixels on their longer side.
+        curves: Metrics of the runs, as ``curves.as_json`` gives them.
 
     Raises:
         DataError: The file cannot be written.
@@ -87,14 +93,16 @@ def build_page(
     images = embed_all(image_files, max_image_side)
     thumbnails = [image.thumbnail if image else None for image in images]
     identifiers = _unique([item.record.id for item in shown])
+    boxes = find_boxes([Trajectory(i.record, i.folder, _programs(i.record)) for i in shown])
     data = {
         "title": title,
         "found": len(loaded),
         "textOnly": sum(item.text_only for item in shown),
         "images": [_image_json(image) for image in images],
+        "curves": curves,
         "trajectories": [
-            _trajectory_json(item.record, identifier, numbers, thumbnails)
-            for item, identifier in zip(shown, identifiers, strict=True)
+            _trajectory_json(item.record, identifier, numbers, thumbnails, found)
+            for item, identifier, found in zip(shown, identifiers, boxes, strict=True)
         ],
     }
     size = _write(Path(output), _html(title, data, images, sheet))
@@ -134,6 +142,7 @@ def _trajectory_json(
     identifier: str,
     numbers: Mapping[str, int],
     thumbnails: Sequence[str | None],
+    boxes: Sequence[FoundBox],
 ) -> dict[str, Any]:
     def refs(images: Sequence[ImageRef]) -> list[list[Any]]:
         return [[numbers[image.file], image.name] for image in images]
@@ -159,8 +168,18 @@ def _trajectory_json(
         "sampledTokens": record.sampled_tokens,
         "timings": record.timings,
         "meta": record.meta,
+        "boxes": [_box_json(found) for found in boxes],
         "segments": [_segment_json(segment, refs(segment.images)) for segment in record.segments],
     }
+
+
+def _box_json(found: FoundBox) -> list[float]:
+    left, top, right, bottom = (round(edge, 1) for edge in found.box)
+    return [found.prompt_image, left, top, right - left, bottom - top, found.returned]
+
+
+def _programs(record: TrajectoryRecord) -> list[str]:
+    return [_code_parts(s.text)[1] for s in record.segments if s.kind is SegmentKind.CODE]
 
 
 def _total(record: TrajectoryRecord) -> float | None:
@@ -217,7 +236,7 @@ def _html(
     folder = files("swift_thyme.view")
     parts = {
         "style": folder.joinpath("page.css").read_text(encoding="utf-8"),
-        "script": folder.joinpath("page.js").read_text(encoding="utf-8"),
+        "script": "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS),
         "title": html.escape(title),
     }
     parts["sheet"] = ""
