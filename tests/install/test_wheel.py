@@ -150,13 +150,13 @@ def test_the_sandbox_of_an_installed_package_runs_code(installed: Installed) -> 
     program.write_text("print(1+1)\n")
     done = installed.run("thyme", "sandbox", str(program))
     assert done.returncode == 0, done.stderr
-    assert "2" in done.stdout.split()
+    assert done.stdout == "<sandbox_output>2</sandbox_output>\n"
 
 
 def test_the_sandbox_of_an_installed_package_finds_the_libraries(installed: Installed) -> None:
     program = installed.home / "program.py"
     program.write_text(USES_THE_LIBRARIES)
-    picture = next((installed.home / "data").glob("**/*.png"))
+    picture = next((installed.home / "data").glob("**/*.jpg"))
     done = installed.run("thyme", "sandbox", "--json", "--image", str(picture), str(program))
     assert done.returncode == 0, done.stderr
     block = json.loads(done.stdout)
