@@ -3,8 +3,9 @@
 # Three steps of scripts/rl.sh or scripts/rl_server.sh with a scripted policy on rows of
 # scripts/gpu_rollouts.py, which also compares what both were to train on ($OUT/MODE.jsonl).
 # The steps' times are in $OUT/MODE/*/logging.jsonl.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # started by sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 mode=${1:?usage: gpu_rollouts.sh colocate or server}
 shift
 export PYTHONPATH+=":$root" DATASET=$ROWS SAVE_PATH=$OUT/$mode

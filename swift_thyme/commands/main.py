@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from swift_thyme.commands.data import data_app
 from swift_thyme.commands.doctor import doctor_command
 from swift_thyme.commands.evaluate import eval_command
 from swift_thyme.commands.messages import say
+from swift_thyme.commands.recipe import init_command, plugin_command
 from swift_thyme.commands.sandbox import sandbox_command
 from swift_thyme.commands.sandbox_server import sandbox_server_command
 from swift_thyme.commands.serve import serve_command
@@ -25,9 +25,7 @@ from swift_thyme.core.errors import ThymeError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Thyme for ms-swift: models that write and run Python while they reason.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("sandbox")(sandbox_command)
@@ -38,9 +36,23 @@ app.command("eval")(eval_command)
 app.add_typer(data_app, name="data")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(swift_thyme.__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def start() -> None:
-    """Look at the environment before any command reads it."""
+def start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Thyme for ms-swift: models that write and run Python while they reason."""
+    # Before any command reads the environment.
     environment.tidy_options()
     unknown = environment.unknown_variables()
     if unknown is not None:
@@ -60,20 +72,10 @@ def report(
     reporting.main([str(folder), *(["--plot"] if plot else [])])
 
 
-@app.command()
-def plugins() -> None:
-    """Print the folder of the files for --external_plugins."""
-    say(str(files("swift_thyme.plugins")))
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    say(swift_thyme.__version__)
-
-
 app.command("view")(view_command)
 app.command("doctor")(doctor_command)
+app.command("plugin")(plugin_command)
+app.command("init")(init_command)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def test_a_block_is_run_and_reported_as_json(tmp_path: Path) -> None:
 
 
 def test_the_version_is_printed() -> None:
-    assert CliRunner().invoke(app, ["version"]).output.strip() == swift_thyme.__version__
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == swift_thyme.__version__
 
 
 def test_an_error_of_ours_is_one_line(tmp_path: Path) -> None:

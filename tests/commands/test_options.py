@@ -276,7 +276,7 @@ def test_blank_variables_leave_options_at_their_defaults(monkeypatch: pytest.Mon
 
 def test_a_misspelt_variable_gives_one_warning_at_the_start() -> None:
     env = {"THYME_SANDBOX_WORKER": "3", "COLUMNS": "40"}
-    output = CliRunner().invoke(app, ["version"], env=env).output
+    output = CliRunner().invoke(app, ["plugin"], env=env).output
     assert output.count("did you mean THYME_SANDBOX_WORKERS?") == 1
 
 
