@@ -212,18 +212,19 @@ _SANDBOX = group(
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,
-        (
-            "numpy",
-            "cv2",
-            "PIL.Image",
-            "matplotlib.pyplot",
-            "scipy.ndimage",
-            "scipy.optimize",
-            "scipy.signal",
-            "scipy.stats",
-            "sympy",
+        tuple(
+            "numpy cv2 PIL.Image matplotlib.pyplot scipy.ndimage scipy.optimize scipy.signal "
+            "scipy.stats sympy".split()
         ),
         "modules that a worker loads once; missing ones are left out",
+    ),
+    Variable(
+        "THYME_SANDBOX_TOOLS",
+        Kind.NAMES,
+        (),
+        "your own Python files and folders, which generated code can import and not change; at a "
+        "sandbox server, those of its host",
+        form="paths of Python files and folders, separated by commas",
     ),
     Variable(
         "THYME_SANDBOX_DISABLE",
@@ -237,22 +238,9 @@ _SANDBOX = group(
         Kind.NAMES,
         ("on",),
         "accelerations: all, none, or those to leave out; results are the same",
-        choices=(
-            "on",
-            "off",
-            "-memory_image",
-            "-affinity",
-            "-direct",
-            "-held_blocks",
-            "-late_commit",
-            "-rehearsal",
-            "-hurry",
-            "-encoder_rehearsal",
-            "-early_faults",
-            "-large_first",
-            "-huge_pages",
-            "-imread",
-            "-spares",
+        choices=tuple(
+            "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
+            "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
     ),
 )

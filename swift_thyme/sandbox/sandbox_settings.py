@@ -12,6 +12,7 @@ from swift_thyme.core.environment import Reader, check
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.sandbox.accelerations import Acceleration, left_out
+from swift_thyme.sandbox.tools import tool_paths
 
 __all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
 
@@ -96,6 +97,9 @@ class SandboxSettings:
     preload: tuple[str, ...] = DEFAULT_PRELOAD
     """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated; missing ones are
     skipped."""
+    tools: tuple[str, ...] = ()
+    """`THYME_SANDBOX_TOOLS`: Python files and folders of the user's that generated code can import,
+    comma-separated, absolute here; see `tools`."""
     disable: tuple[str, ...] = ()
     """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
     `uid`, `seccomp`, `landlock`, `cgroup`."""
@@ -130,6 +134,8 @@ class SandboxSettings:
             value = read.given(_variable(item.name))
             if value is not None:
                 values[item.name] = value
+        if "tools" in values:
+            values["tools"] = tool_paths(values["tools"])
         return cls(**values)
 
 
