@@ -24,8 +24,13 @@ EXAMPLES = Path(__file__).parent / "tool_examples"
 LAYERS = {"all layers": (), "no namespaces": ("namespaces",)}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def contents(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Return what the files of a folder hold, their modes and their times."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), state.st_mode, state.st_mtime_ns)
+        for path, state in ((path, path.stat()) for path in files)
+    }
 
 
 @pytest.fixture(scope="module", params=LAYERS)
@@ -65,7 +70,6 @@ ATTACKS = """
 import ctypes, os, zoomer
 folder, mine = os.path.dirname(zoomer.__file__), zoomer.__file__
 libc = ctypes.CDLL(None)
-def shell(): raise OSError("no shell")
 tries = {
     "write": lambda: open(mine, "a").write("HACKED"),
     "new file": lambda: open(folder + "/evil.py", "w").write("HACKED"),
@@ -80,6 +84,16 @@ tries = {
     "beside by dots": lambda: print(open(folder + "/../secret.txt").read()),
 }
 open("/tmp/evil.py", "w").write("HACKED")
+quietly = {  # without namespaces these do nothing and report success
+    "mode": lambda: os.chmod(mine, 0o777),
+    "times": lambda: os.utime(mine, (1, 1)),
+    "owner": lambda: os.chown(mine, 1, 1),
+}
+for attempt in quietly.values():
+    try:
+        attempt()
+    except OSError:
+        continue
 for name, attempt in tries.items():
     try:
         attempt()
