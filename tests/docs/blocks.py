@@ -61,6 +61,11 @@ RULES = (
         "needs the weights of a real model, and GPUs",
     ),
     (
+        r".*(\.\.\.|\b(MODEL|OWNER|FOLDER|DIR|PATH|YOUR_JOB)\b)",
+        Treatment.NOT_RUN,
+        "a form: its dots and capitals stand for names of the reader's",
+    ),
+    (
         r"thyme ask --model swift_thyme/testbed/model --image ",
         Treatment.RUN_BY,
         "tests/e2e/test_inference.py::test_ask_shows_code_result_and_answer_and_keeps_them",

@@ -164,7 +164,7 @@ def argv_of(block: Block, ports: dict[str, str]) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return the variables of a user in a checkout whose environment is activated."""
-    variables = cpu_environment(PYTHONPATH=str(ROOT), VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    variables = cpu_environment(PYTHONPATH=str(ROOT), NO_PROXY="127.0.0.1")
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
     return variables
 
