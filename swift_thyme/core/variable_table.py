@@ -219,14 +219,6 @@ _SANDBOX = group(
         "modules that a worker loads once; missing ones are left out",
     ),
     Variable(
-        "THYME_SANDBOX_TOOLS",
-        Kind.NAMES,
-        (),
-        "your own Python files and folders, which generated code can import and not change; at a "
-        "sandbox server, those of its host",
-        form="paths of Python files and folders, separated by commas",
-    ),
-    Variable(
         "THYME_SANDBOX_DISABLE",
         Kind.NAMES,
         (),
@@ -242,6 +234,14 @@ _SANDBOX = group(
             "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
             "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
+    ),
+    Variable(
+        "THYME_SANDBOX_TOOLS",
+        Kind.NAMES,
+        (),
+        "your own Python files and folders, which generated code can import and not change; at a "
+        "sandbox server, those of its host",
+        form="paths of Python files and folders, separated by commas",
     ),
 )
 

@@ -13,17 +13,12 @@ from swift_thyme.sandbox import shims
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.process_environment import session_environment
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
-from swift_thyme.sandbox.tool_loading import load_tools
 
 __all__ = ["preload"]
 
 
 def preload(settings: SandboxSettings) -> None:
-    """Import the libraries, of which those that are not installed are left out, and the tools.
-
-    Raises:
-        SettingsError: A tool cannot be imported.
-    """
+    """Import the libraries; those that are not installed are left out."""
     warnings.simplefilter("ignore")
     standard = "uuid tempfile textwrap itertools functools collections datetime decimal fractions"
     standard += " statistics base64 glob shutil pathlib io csv copy string dataclasses inspect"
@@ -38,7 +33,6 @@ def preload(settings: SandboxSettings) -> None:
     shims.install(settings.uses(Acceleration.IMREAD))
     os.environ.clear()
     os.environ.update(session_environment())
-    load_tools(settings.tools)
     gc.collect()
     gc.freeze()
 

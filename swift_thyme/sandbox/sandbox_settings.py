@@ -97,15 +97,15 @@ class SandboxSettings:
     preload: tuple[str, ...] = DEFAULT_PRELOAD
     """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated; missing ones are
     skipped."""
-    tools: tuple[str, ...] = ()
-    """`THYME_SANDBOX_TOOLS`: Python files and folders of the user's that generated code can import,
-    comma-separated, absolute here; see `tools`."""
     disable: tuple[str, ...] = ()
     """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
     `uid`, `seccomp`, `landlock`, `cgroup`."""
     fast: tuple[str, ...] = ("on",)
     """`THYME_SANDBOX_FAST`: `on`, `off` to run without the accelerations of `accelerations.py`, or
     those to leave out, each with a `-`, comma-separated: `-memory_image,-affinity`."""
+    tools: tuple[str, ...] = ()
+    """`THYME_SANDBOX_TOOLS`: Python files and folders of the user's that generated code can import,
+    comma-separated, absolute here; see `tools`."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

@@ -7,6 +7,7 @@ or a later worker loads nor see what lies beside them. Every fault ends the work
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -76,6 +77,9 @@ def load_tools(paths: tuple[str, ...]) -> None:
     finally:
         sys.dont_write_bytecode = writes
     _LOADED[:] = [tool.name for tool in tools]
+    if tools:
+        gc.collect()
+        gc.freeze()  # as the libraries are: no collection in a session looks at them again
 
 
 def _load(tool: Tool) -> None:

@@ -49,7 +49,7 @@ from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session import Session
 from swift_thyme.sandbox.session_factory import SessionFactory
-from swift_thyme.sandbox.tool_loading import check_places
+from swift_thyme.sandbox.tool_loading import check_places, load_tools
 from swift_thyme.sandbox.wire import WireError, clean_text
 
 __all__ = ["main"]
@@ -87,6 +87,7 @@ def main() -> None:
         confinement = layers.confinement_from(found)
         check_places(settings.tools, confinement)
         preload(settings)
+        load_tools(settings.tools)
         by_name = {layer.name: layer.on for layer in found}
         place = find_place() if by_name["memory group"] else None
         groups = MemoryGroups(place, settings)
