@@ -27,8 +27,10 @@ from tests.docs.folders import make_folder
 BLOCKS = {page: blocks_of(page) for page in PAGES}
 LIMIT_S = 400
 """Seconds after which a block is taken for hanging."""
-ENGINE = re.compile(r"\bswift (rlhf|sft|rollout)\b|\bvllm serve\b|\bLLM\(")
-"""In blocks that load ms-swift's trainer or start an engine, which take a quarter of a minute."""
+ENGINE = re.compile(
+    r"\bswift (rlhf|sft|rollout)\b|\bthyme (ask|eval|serve)\b|\bvllm serve\b|\bLLM\("
+)
+"""In blocks that start a trainer or an engine, which takes a quarter of a minute or more."""
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}|(?<=--port )\d{4,5}")
 _PRINTS = re.compile(r"#\s*->\s*(.+?)\s*$", re.MULTILINE)
 
