@@ -18,6 +18,7 @@ from swift_thyme.commands.recipe import init_command, plugin_command
 from swift_thyme.commands.sandbox import sandbox_command
 from swift_thyme.commands.sandbox_server import sandbox_server_command
 from swift_thyme.commands.serve import serve_command
+from swift_thyme.commands.tools import tools_command
 from swift_thyme.commands.view import view_command
 from swift_thyme.core import environment
 from swift_thyme.core.errors import ThymeError
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("sandbox")(sandbox_command)
 app.command("sandbox-server")(sandbox_server_command)
+app.command("tools")(tools_command)
 app.command("ask")(ask_command)
 app.command("serve")(serve_command)
 app.command("eval")(eval_command)

@@ -220,16 +220,9 @@ _SANDBOX = group(
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,
-        (
-            "numpy",
-            "cv2",
-            "PIL.Image",
-            "matplotlib.pyplot",
-            "scipy.ndimage",
-            "scipy.optimize",
-            "scipy.signal",
-            "scipy.stats",
-            "sympy",
+        tuple(
+            "numpy cv2 PIL.Image matplotlib.pyplot scipy.ndimage scipy.optimize scipy.signal "
+            "scipy.stats sympy".split()
         ),
         "modules that a worker loads once; missing ones are left out",
     ),
@@ -249,6 +242,14 @@ _SANDBOX = group(
             "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
             "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
+    ),
+    Variable(
+        "THYME_SANDBOX_TOOLS",
+        Kind.NAMES,
+        (),
+        "your own Python files and folders, which generated code can import and not change; at a "
+        "sandbox server, those of its host",
+        form="paths of Python files and folders, separated by commas",
     ),
 )
 

@@ -12,6 +12,7 @@ from swift_thyme.core.environment import Reader, check
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.sandbox.accelerations import Acceleration, left_out
+from swift_thyme.sandbox.tools import tool_paths
 
 __all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
 
@@ -102,6 +103,9 @@ class SandboxSettings:
     fast: tuple[str, ...] = ("on",)
     """`THYME_SANDBOX_FAST`: `on`, `off` to run without the accelerations of `accelerations.py`, or
     those to leave out, each with a `-`, comma-separated: `-memory_image,-affinity`."""
+    tools: tuple[str, ...] = ()
+    """`THYME_SANDBOX_TOOLS`: Python files and folders of the user's that generated code can import,
+    comma-separated, absolute here; see `tools`."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -130,6 +134,8 @@ class SandboxSettings:
             value = read.given(_variable(item.name))
             if value is not None:
                 values[item.name] = value
+        if "tools" in values:
+            values["tools"] = tool_paths(values["tools"])
         return cls(**values)
 
 
