@@ -295,6 +295,7 @@ _COMMANDS = group(
         option="--max-pixels",
         reader="commands/model_options.py, scripts/*.sh",
     ),
+    switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
 )
 
 _PROCESS = (

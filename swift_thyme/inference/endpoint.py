@@ -29,6 +29,7 @@ from swift_thyme.core.reading import TagScanner
 from swift_thyme.core.trajectory import TurnOutcome
 from swift_thyme.inference.engine import Chunk, Sampling
 from swift_thyme.inference.task import Task
+from swift_thyme.sampling.sampling_settings import SAMPLE_CODE
 
 if TYPE_CHECKING:
     from swift_thyme.inference.model_settings import ModelSettings
@@ -154,6 +155,8 @@ class _Conversation:
             body["top_k"] = sampling.top_k
         if sampling.repetition_penalty != 1.0:
             body["repetition_penalty"] = sampling.repetition_penalty
+        if self._engine.sample_code and sampling.temperature > 0:
+            body["vllm_xargs"] = {SAMPLE_CODE: 1}
         if self._turn:
             body["messages"].append({"role": "assistant", "content": list(self._turn)})
             body.update(continue_final_message=True, add_generation_prompt=False)
@@ -277,6 +280,8 @@ class EndpointEngine:
     max_total_tokens: int | None = None
     response_prefix = ""
     """Text that each assistant's turn begins with."""
+    sample_code = False
+    """Whether code is to be sampled like text where the server has the sampling hook."""
 
     def __init__(
         self, url: str, client: httpx.AsyncClient, *, model_name: str, max_images: int
@@ -429,6 +434,7 @@ async def connect(
         name = settings.model or await _first_model(client, url)
         engine = EndpointEngine(url, client, model_name=name, max_images=settings.max_images)
         engine.response_prefix = settings.response_prefix or ""
+        engine.sample_code = not settings.sampling.adaptive
         await engine.probe()
     except BaseException:
         await client.aclose()
