@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -76,11 +75,12 @@ app.command("doctor")(doctor_command)
 
 def main() -> None:
     """Run the command; an error of ours, or of a file, is one line and no traceback."""
+    debug = False
     try:
+        debug = environment.Reader().switch("THYME_DEBUG")
         app()
     except (ThymeError, OSError) as error:
-        # With THYME_DEBUG the traceback is wanted. An unusable value of it means no.
-        if environment.parse_switch(os.environ.get("THYME_DEBUG", "")):
+        if debug:
             raise
         messages.error(str(error) or type(error).__name__)
         raise SystemExit(1) from error

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from swift_thyme.core.command_variables import COMMAND_VARIABLES
 from swift_thyme.core.variables import (
     Kind,
     Variable,
@@ -212,18 +213,11 @@ _SANDBOX = group(
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,
-        (
-            "numpy",
-            "cv2",
-            "PIL.Image",
-            "matplotlib.pyplot",
-            "scipy.ndimage",
-            "scipy.optimize",
-            "scipy.signal",
-            "scipy.stats",
-            "sympy",
+        tuple(
+            "numpy cv2 PIL.Image matplotlib.pyplot scipy.ndimage scipy.optimize scipy.signal "
+            "scipy.stats sympy".split()
         ),
-        "modules that a worker loads once; missing ones are left out",
+        "modules that a worker loads once; of the default ones, missing ones are left out",
     ),
     Variable(
         "THYME_SANDBOX_DISABLE",
@@ -272,30 +266,6 @@ _SANDBOX_SERVERS = group(
     ),
     seconds("THYME_SANDBOX_OPEN_S", 60.0, "longest wait for a session, all attempts together"),
     seconds("THYME_SANDBOX_GRACE_S", 120.0, "longest wait for a result after its block's limit"),
-)
-
-_COMMANDS = group(
-    "Commands",
-    "commands/model_options.py",
-    secret(
-        "THYME_API_KEY",
-        "bearer token that thyme serve asks for and that the VLMEvalKit class sends",
-        option="--api-key",
-        reader="commands/serve.py, evaluation/vlmeval.py",
-    ),
-    secret(
-        "OPENAI_API_KEY", "bearer token for --endpoint", owner="OpenAI", option="--endpoint-key"
-    ),
-    count(
-        "MAX_PIXELS",
-        None,
-        "larger images are shrunk to this before the model sees them",
-        "pixels",
-        owner="ms-swift",
-        option="--max-pixels",
-        reader="commands/model_options.py, scripts/*.sh",
-    ),
-    switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
 )
 
 _PROCESS = (
@@ -443,7 +413,16 @@ _SCRIPTS = group(
     ),
 )
 
-_ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
+_ALL = (
+    _ROLLOUT,
+    _REWARDS,
+    _JUDGE,
+    _SANDBOX,
+    _SANDBOX_SERVERS,
+    COMMAND_VARIABLES,
+    _PROCESS,
+    _SCRIPTS,
+)
 
 VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
 """All variables by name, in the order of the documentation."""

@@ -8,12 +8,11 @@ and the cache before the answer is no.
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import dataclass
 
 import httpx
 
-from swift_thyme.core.environment import parse_switch
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import EngineError
 
 __all__ = ["Hub", "chosen_hub", "find_model", "one_line"]
@@ -39,17 +38,19 @@ def chosen_hub(use_hf: bool | None) -> Hub:
     Args:
         use_hf: Whether it is Hugging Face; None asks the environment (``USE_HF``), as ms-swift
             does.
+
+    Raises:
+        SettingsError: A variable has a value that cannot be used.
     """
-    if use_hf is None:
-        use_hf = bool(parse_switch(os.environ.get("USE_HF", "0")))
-    if use_hf:
+    read = Reader()
+    if read.switch("USE_HF") if use_hf is None else use_hf:
         from huggingface_hub import constants
 
         other, offline = "--no-use-hf asks ModelScope", bool(constants.HF_HUB_OFFLINE)
         return Hub("Hugging Face", constants.ENDPOINT, other, offline)
-    domain = os.environ.get("MODELSCOPE_DOMAIN", "").strip() or "www.modelscope.cn"
+    domain = read.text("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
     url = domain if domain.startswith("http") else f"https://{domain}"
-    offline = bool(parse_switch(os.environ.get("MODELSCOPE_OFFLINE", "0")))
+    offline = read.switch("MODELSCOPE_OFFLINE")
     return Hub("ModelScope", url, "--use-hf asks Hugging Face", offline)
 
 
