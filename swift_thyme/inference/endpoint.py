@@ -143,18 +143,19 @@ class _Conversation:
         """Sample the next turn; see :class:`swift_thyme.inference.engine.Conversation`."""
         body: dict[str, Any] = {
             "messages": list(self._prompt),
+            # All of them: a server takes what is left out from the model's generation_config.json,
+            # where Qwen's have a penalty and a top-k.
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "min_p": 0.0,
+            "repetition_penalty": sampling.repetition_penalty,
             "stop": list(STOP_STRINGS),
             "include_stop_str_in_output": True,
             "seed": seed & 0x7FFFFFFF,
         }
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1.0:
-            body["repetition_penalty"] = sampling.repetition_penalty
         if self._engine.sample_code and sampling.temperature > 0:
             body["vllm_xargs"] = {SAMPLE_CODE: 1}
         if self._turn:
