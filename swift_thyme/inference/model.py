@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from swift_thyme.inference.model_folder import (
     weights_mark,
 )
 from swift_thyme.inference.model_settings import ENGINES, ModelSettings, has_gpu
+from swift_thyme.inference.served_model import model_folder
 from swift_thyme.inference.task import default_system_prompt
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
 
 def system_prompt(settings: ModelSettings) -> str:
     """Return the system prompt that goes with a model where the user gives none."""
-    folder = local_folder(settings.model)
+    folder = model_folder(settings)
     if read_config(folder).get(_TESTBED_KEY):
         from swift_thyme.testbed.data import SYSTEM_PROMPT
 
@@ -84,7 +86,7 @@ def system_prompt(settings: ModelSettings) -> str:
 
 def known_question(settings: ModelSettings) -> str | None:
     """Return the one question that the embedded tiny model learnt; None for every other model."""
-    if not read_config(local_folder(settings.model)).get(_TESTBED_KEY):
+    if not read_config(model_folder(settings)).get(_TESTBED_KEY):
         return None
     from swift_thyme.testbed.data import QUESTION
 
@@ -105,7 +107,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
     if settings.endpoint is not None:
         from swift_thyme.inference.endpoint import connect
 
-        engine = await connect(settings)
+        engine = await connect(_with_saved_prefix(settings))
     else:
         assert settings.model is not None
         # Before anything heavy is imported: a wrong folder is told in a moment.
@@ -128,6 +130,14 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await engine.close()
+
+
+def _with_saved_prefix(settings: ModelSettings) -> ModelSettings:
+    """Return settings of an endpoint with the response prefix that its checkpoint names."""
+    prefix = settings.response_prefix
+    if prefix is None:
+        prefix = read_saved_arguments(model_folder(settings)).get("response_prefix")
+    return replace(settings, response_prefix=prefix)
 
 
 def _require(engine: str) -> None:

@@ -1,6 +1,7 @@
 """A real vLLM server with the sampling hook, and our endpoint engine.
 
-It is started as docs/sampling.md says: `vllm serve` is this program; the command's own name needs metadata that vLLM's CPU build lacks.
+It is started as docs/sampling.md says: `vllm serve` is this program. The command itself needs
+metadata that vLLM's CPU build lacks.
 """
 
 import asyncio
