@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from swift_thyme.core.command_variables import COMMAND_VARIABLES
 from swift_thyme.core.variables import (
     Kind,
     Variable,
@@ -231,22 +230,9 @@ _SANDBOX = group(
         Kind.NAMES,
         ("on",),
         "accelerations: all, none, or those to leave out; results are the same",
-        choices=(
-            "on",
-            "off",
-            "-memory_image",
-            "-affinity",
-            "-direct",
-            "-held_blocks",
-            "-late_commit",
-            "-rehearsal",
-            "-hurry",
-            "-encoder_rehearsal",
-            "-early_faults",
-            "-large_first",
-            "-huge_pages",
-            "-imread",
-            "-spares",
+        choices=tuple(
+            "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
+            "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
     ),
 )
@@ -266,6 +252,38 @@ _SANDBOX_SERVERS = group(
     ),
     seconds("THYME_SANDBOX_OPEN_S", 60.0, "longest wait for a session, all attempts together"),
     seconds("THYME_SANDBOX_GRACE_S", 120.0, "longest wait for a result after its block's limit"),
+)
+
+_COMMANDS = group(
+    "Commands",
+    "commands/model_options.py",
+    secret(
+        "THYME_API_KEY",
+        "bearer token that thyme serve asks for and that the VLMEvalKit class sends",
+        option="--api-key",
+        reader="commands/serve.py, evaluation/vlmeval.py",
+    ),
+    secret(
+        "OPENAI_API_KEY", "bearer token for --endpoint", owner="OpenAI", option="--endpoint-key"
+    ),
+    count(
+        "MAX_PIXELS",
+        None,
+        "larger images are shrunk to this before the model sees them",
+        "pixels",
+        owner="ms-swift",
+        option="--max-pixels",
+        reader="commands/model_options.py, scripts/*.sh",
+    ),
+    switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
+)
+
+_HUBS = group(
+    "Commands",
+    "inference/hub.py",
+    switch("USE_HF", False, "names of models are of Hugging Face", owner="ms-swift"),
+    switch("MODELSCOPE_OFFLINE", False, "ModelScope is not asked", owner="ModelScope"),
+    text("MODELSCOPE_DOMAIN", "host of ModelScope", owner="ModelScope"),
 )
 
 _PROCESS = (
@@ -413,16 +431,9 @@ _SCRIPTS = group(
     ),
 )
 
-_ALL = (
-    _ROLLOUT,
-    _REWARDS,
-    _JUDGE,
-    _SANDBOX,
-    _SANDBOX_SERVERS,
-    COMMAND_VARIABLES,
-    _PROCESS,
-    _SCRIPTS,
-)
+_ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
-VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable for part in (*_ALL, _HUBS) for variable in part
+}
 """All variables by name, in the order of the documentation."""
