@@ -124,7 +124,8 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         except Exception as error:
             # ms-swift, transformers and vLLM raise whatever they like about a model.
             raise EngineError(
-                f"--model {settings.model} cannot be loaded: {one_line(error)}"
+                f"--model {settings.model} cannot be loaded: {one_line(error)} "
+                "(THYME_DEBUG=1 shows where)"
             ) from error
     try:
         yield engine
