@@ -22,8 +22,8 @@ from rich.progress import (
 
 from swift_thyme.commands.messages import say
 from swift_thyme.commands.model_options import finite
-from swift_thyme.core.errors import SettingsError
-from swift_thyme.data.conversion_report import render_report
+from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.data.conversion_report import Report, render_report
 from swift_thyme.data.hub import fetch_dataset
 from swift_thyme.data.job import JobProgress, run_job
 from swift_thyme.data.job_options import JobOptions
@@ -134,6 +134,20 @@ def _run(options: JobOptions, overwrite: bool) -> None:
         report = run_job(options, progress, overwrite=overwrite)
     render_report(report, Console(soft_wrap=True, highlight=False))
     say(f"written to {options.out}: {', '.join(_outputs(Path(options.out)))}")
+    if not report.kept:
+        # A script that goes on would train on nothing.
+        raise DataError(_nothing_kept(report, options))
+
+
+def _nothing_kept(report: Report, options: JobOptions) -> str:
+    if not report.rows:
+        return f"no row was found in {', '.join(options.inputs)}"
+    listing = Path(options.out) / "rejected.jsonl"
+    reason, count = max(report.reasons.items(), key=lambda item: item[1])
+    return (
+        f"none of {report.rows} rows can be used: {count} times {reason}; "
+        f"{listing} has the reason of each"
+    )
 
 
 def _inputs(paths: list[Path] | None, names: list[str] | None) -> tuple[str, ...]:

@@ -81,11 +81,15 @@ app.command("init")(init_command)
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line, not a traceback."""
+    """Run the command; an error of ours, or of a file, is one line and no traceback."""
+    debug = False
     try:
+        debug = environment.Reader().switch("THYME_DEBUG")
         app()
-    except ThymeError as error:
-        messages.error(str(error))
+    except (ThymeError, OSError) as error:
+        if debug:
+            raise
+        messages.error(str(error) or type(error).__name__)
         raise SystemExit(1) from error
 
 

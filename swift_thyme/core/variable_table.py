@@ -224,7 +224,7 @@ _SANDBOX = group(
             "numpy cv2 PIL.Image matplotlib.pyplot scipy.ndimage scipy.optimize scipy.signal "
             "scipy.stats sympy".split()
         ),
-        "modules that a worker loads once; missing ones are left out",
+        "modules that a worker loads once; of the default ones, missing ones are left out",
     ),
     Variable(
         "THYME_SANDBOX_DISABLE",
@@ -291,6 +291,15 @@ _COMMANDS = group(
         option="--max-pixels",
         reader="commands/model_options.py, scripts/*.sh",
     ),
+    switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
+)
+
+_HUBS = group(
+    "Commands",
+    "inference/hub.py",
+    switch("USE_HF", False, "names of models are of Hugging Face", owner="ms-swift"),
+    switch("MODELSCOPE_OFFLINE", False, "ModelScope is not asked", owner="ModelScope"),
+    text("MODELSCOPE_DOMAIN", "host of ModelScope", owner="ModelScope"),
 )
 
 _PROCESS = (
@@ -440,5 +449,7 @@ _SCRIPTS = group(
 
 _ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
-VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable for part in (*_ALL, _HUBS) for variable in part
+}
 """All variables by name, in the order of the documentation."""

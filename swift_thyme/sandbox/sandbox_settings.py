@@ -95,8 +95,8 @@ class SandboxSettings:
     spares: int = 1
     """`THYME_SANDBOX_SPARES`: empty sessions that a worker keeps ready."""
     preload: tuple[str, ...] = DEFAULT_PRELOAD
-    """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated; missing ones are
-    skipped."""
+    """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated. Of the default ones
+    those that are missing are skipped; others must be there."""
     disable: tuple[str, ...] = ()
     """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
     `uid`, `seccomp`, `landlock`, `cgroup`."""

@@ -24,7 +24,7 @@ from swift_thyme.inference.model import ModelSettings
 from tests.conftest import ROOT
 
 MODEL = (
-    "--model --engine --endpoint --endpoint-key --model-type --template --response-prefix "
+    "--model --use-hf --engine --endpoint --endpoint-key --model-type --template --response-prefix "
     "--thinking --dtype --gpu-memory-utilization --tensor-parallel-size --engine-kwargs --system"
 ).split()
 SAMPLING = "--temperature --top-p --top-k --repetition-penalty --greedy-code --seed".split()
@@ -33,7 +33,7 @@ OWN = {
     "ask": "question --image --save --tools".split(),
     "serve": (
         "--host --port --api-key --max-body-mb --max-image-mb --max-image-megapixels "
-        "--concurrency --queue"
+        "--concurrency --queue --cors-origin --log"
     ).split(),
     "eval": (
         "--data --out --runs --limit --tools --no-tools --base --shuffle --prompt --judge "
@@ -205,6 +205,11 @@ def test_a_bad_value_names_its_flag(
         (["doctor", "--timeout-s", "inf"], "--timeout-s"),
         (["data", "rl", "x", "--out", "o", "--max-megapixels", "nan"], "--max-megapixels"),
         (["ask", "q", "--model", "m", "--image", "no such file"], "--image"),
+        (["ask", "q", "--model", "m", "--image", "docs"], "--image docs"),
+        (["ask", "q", "--model", "m", "--system", "docs"], "--system docs"),
+        (["ask", "q", "--model", "m", "--system", "gone.txt"], "--system gone.txt"),
+        (["serve", "--model", "m", "--cors-origin", "https://a.example/"], "--cors-origin"),
+        (["serve", "--model", "m", "--cors-origin", "a.example"], "--cors-origin"),
     ],
 )
 def test_a_bad_value_of_a_command_names_its_flag(arguments: list[str], flag: str) -> None:
