@@ -11,22 +11,16 @@ from swift_thyme.core.variables import (
     Variable,
     count,
     group,
+    norm,
     number,
     seconds,
     secret,
     switch,
     text,
+    weight,
 )
 
 __all__ = ["VARIABLES"]
-
-
-def _weight(name: str, default: float, meaning: str) -> Variable:
-    return Variable(name, Kind.NUMBER, default, meaning, owner="Thyme")
-
-
-def _norm(name: str, reward: str) -> Variable:
-    return switch(name, False, f"maps the score of {reward} from [0, 1] to [-1, 1]", owner="Thyme")
 
 
 _ROLLOUT = (
@@ -75,15 +69,15 @@ _ROLLOUT = (
 _REWARDS = group(
     "Rewards",
     "rewards/reward_settings.py",
-    _weight("FMT_WEIGHT", 0.5, "weight of fmt_orm"),
-    _norm("FMT_NORM", "fmt_orm"),
-    _weight("VQA_WEIGHT", 1.0, "weight of vqa_orm"),
-    _norm("VQA_NORM", "vqa_orm"),
-    _weight("CST_WEIGHT", 0.5, "weight of cst_orm"),
-    _norm("CST_NORM", "cst_orm"),
-    _weight("CODE_WEIGHT", 0.3, "weight of code_orm and code_orm_llm"),
-    _weight("VQA_PRM_WEIGHT", 0.3, "weight of vqa_prm"),
-    _weight("CODE_PRM_WEIGHT", 0.3, "weight of code_prm"),
+    weight("FMT_WEIGHT", 0.5, "weight of fmt_orm"),
+    norm("FMT_NORM", "fmt_orm"),
+    weight("VQA_WEIGHT", 1.0, "weight of vqa_orm"),
+    norm("VQA_NORM", "vqa_orm"),
+    weight("CST_WEIGHT", 0.5, "weight of cst_orm"),
+    norm("CST_NORM", "cst_orm"),
+    weight("CODE_WEIGHT", 0.3, "weight of code_orm and code_orm_llm"),
+    weight("VQA_PRM_WEIGHT", 0.3, "weight of vqa_prm"),
+    weight("CODE_PRM_WEIGHT", 0.3, "weight of code_prm"),
     switch("THYME_CST_NEEDS_RIGHT", True, "whether cst_orm counts only where the answer is right"),
     seconds("THYME_MATHS_TIMEOUT_S", 2.0, "longest comparison of two mathematical expressions"),
 )
@@ -209,6 +203,13 @@ _SANDBOX = group(
         "THYME_SANDBOX_SESSIONS", 512, "sessions that one worker holds open", "sessions", high=4096
     ),
     count("THYME_SANDBOX_SPARES", 1, "empty sessions that a worker keeps ready", "sessions", 0, 64),
+    count(
+        "THYME_SANDBOX_MAX_FAILED_STEPS",
+        3,
+        "training stops after so many steps in a row in which the sandbox failed and ran no block",
+        "steps",
+        reader="host/code_sessions.py",
+    ),
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,

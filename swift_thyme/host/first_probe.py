@@ -1,0 +1,60 @@
+"""What is tried before the first step of a job: the sandbox, the engine and the judge.
+
+Each would else fail after minutes of loading and sampling, or worse, let the job run to its end
+without a reward. The sandbox's try is its warm-up too, so a job pays for little more than one token
+and one verdict. With ``swift rollout`` sandbox and engine are the server's, which tries them itself
+(:mod:`swift_thyme.host.scheduler`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from swift_thyme.host.engine_probe import probe_engine, probe_template
+from swift_thyme.host.reward_functions import judge_of
+from swift_thyme.host.scheduler import O3Scheduler
+from swift_thyme.rewards.judge_check import check_judge
+
+__all__ = ["probe_job"]
+
+logger = logging.getLogger(__name__)
+
+
+def probe_job(trainer: Any) -> None:
+    """Try everything that the steps of this process will need.
+
+    Args:
+        trainer: ms-swift's GRPO trainer, ready to train.
+
+    Raises:
+        SandboxDeadError: No code runs here.
+        EngineError: The engine cannot sample, or samples without the hook.
+        JudgeError: A judge is configured and does not answer.
+    """
+    tried: list[str] = []
+    scheduler = getattr(trainer, "multi_turn_scheduler", None)
+    if isinstance(scheduler, O3Scheduler) and trainer.vllm_mode != "server":
+        _timed("sandbox", tried, lambda: asyncio.run(scheduler.start()))
+        _timed("engine", tried, lambda: _try_engine(trainer))
+    judge = judge_of(getattr(trainer, "reward_funcs", ()))
+    if judge is not None and trainer.accelerator.is_main_process:
+        _timed("judge", tried, lambda: asyncio.run(check_judge(judge.settings)))
+    if tried:
+        logger.info("before the first step: %s", ", ".join(tried))
+
+
+def _try_engine(trainer: Any) -> None:
+    if trainer.args.use_vllm:
+        probe_engine(trainer.engine.engine, trainer.template.tokenizer)
+    else:
+        probe_template(trainer.engine.template)
+
+
+def _timed(name: str, tried: list[str], attempt: Callable[[], object]) -> None:
+    started = time.monotonic()
+    attempt()
+    tried.append(f"{name} works ({time.monotonic() - started:.1f} s)")
