@@ -327,6 +327,7 @@ _PROCESS = (
     *group(
         "Process and machine",
         "host/flag.py",
+        count("WORLD_SIZE", 1, "processes of the job on all hosts", low=1, owner="torchrun"),
         Variable(
             "VLLM_USE_V2_MODEL_RUNNER",
             Kind.SWITCH,

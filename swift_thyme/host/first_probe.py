@@ -9,10 +9,11 @@ and one verdict. With ``swift rollout`` sandbox and engine are the server's, whi
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
+
+from swift.utils import get_logger  # noqa: TID253 - the log of the job is ms-swift's
 
 from swift_thyme.host.engine_probe import probe_engine, probe_template
 from swift_thyme.host.reward_functions import judge_of
@@ -20,8 +21,6 @@ from swift_thyme.host.scheduler import O3Scheduler
 from swift_thyme.rewards.judge_check import check_judge
 
 __all__ = ["probe_job"]
-
-logger = logging.getLogger(__name__)
 
 
 def probe_job(trainer: Any) -> None:
@@ -44,7 +43,7 @@ def probe_job(trainer: Any) -> None:
     if judge is not None and trainer.accelerator.is_main_process:
         _timed("judge", tried, lambda: asyncio.run(check_judge(judge.settings)))
     if tried:
-        logger.info("before the first step: %s", ", ".join(tried))
+        get_logger().info(f"before the first step: {', '.join(tried)}")
 
 
 def _try_engine(trainer: Any) -> None:

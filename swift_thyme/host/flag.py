@@ -45,6 +45,7 @@ from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
+from swift_thyme.host.preflight import log_preflight
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -171,10 +172,19 @@ def accept_o3_flag() -> bool:
     if arguments.O3:
         check_flags(arguments, SCHEDULER_NAME)
         fill_defaults(arguments, O3Settings.from_env())
+        _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _look_ahead(arguments: Any) -> None:
+    """Log the preflight of a GRPO job; its first process speaks for all of them."""
+    read = Reader()
+    first = read.count("RANK") <= 0 and multiprocessing.parent_process() is None
+    if first and job_of(arguments) is Job.GRPO:
+        log_preflight(arguments, read.count("WORLD_SIZE"))
 
 
 def _asks_for_o3() -> bool:
