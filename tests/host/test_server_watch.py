@@ -1,0 +1,56 @@
+"""A trainer asks for the engine of its server before it sends weights; the client is a stand-in."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from swift_thyme.core.errors import EngineError
+from swift_thyme.host.server_watch import ENGINE_DIED, watch_server
+
+
+class Client:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def get_model_state_keys(self) -> list[str]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        names: list[str] = self.answer
+        return names
+
+
+def watched(answer: Any, main: bool = True) -> tuple[Any, list[Any]]:
+    moved: list[Any] = []
+    trainer = SimpleNamespace(
+        accelerator=SimpleNamespace(is_main_process=main),
+        vllm_client=Client(answer),
+        _move_model_to_vllm=lambda *a, **k: moved.append((a, k)),
+    )
+    watch_server(trainer)
+    return trainer, moved
+
+
+def test_weights_go_to_an_engine_that_is_there() -> None:
+    trainer, moved = watched(["model.weight"])
+    trainer._move_model_to_vllm(skip_async_check=True)
+    assert moved == [((), {"skip_async_check": True})]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [([], ENGINE_DIED), (ConnectionError("refused"), "swift rollout does not answer")],
+)
+def test_no_weights_go_to_an_engine_that_is_gone(answer: Any, reason: str) -> None:
+    trainer, moved = watched(answer)
+    with pytest.raises(EngineError) as caught:
+        trainer._move_model_to_vllm()
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+    assert moved == []
+
+
+def test_the_main_process_alone_asks() -> None:
+    trainer, moved = watched([], main=False)
+    trainer._move_model_to_vllm()
+    assert len(moved) == 1
