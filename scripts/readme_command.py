@@ -16,13 +16,13 @@ from swift_thyme.doctor.job_command import JobCommand, recorded
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "README.md"
-MODEL, ROWS, OUTPUT, FOLDER = "Qwen/Qwen2.5-VL-7B-Instruct", "rl.jsonl", "output", "recipe"
+MODEL, ROWS, OUTPUT = "Qwen/Qwen2.5-VL-7B-Instruct", "rl.jsonl", "output"
 PLUGIN = '"$(thyme plugin)"'
 LEFT_OUT = {"--attn_impl": "it needs the package flash-attn, which the extra does not bring"}
 WIDTH = 98
-INSTALL = f"""\
+INSTALL = """\
 pip install "swift_thyme[gpu] @ git+<this repository>"   # ms-swift 4.6, vLLM 0.23, DeepSpeed
-thyme init {FOLDER}                                        # the prompt, the scripts, a YAML file
+thyme init recipe && cd recipe                           # prompt.txt, the scripts, a YAML file
 """
 
 
@@ -55,9 +55,9 @@ def between(text: str, name: str, block: str) -> str:
 
 def recipe() -> JobCommand:
     """Return the job that scripts/rl.sh starts."""
-    environ = {"PATH": os.environ["PATH"], "MODEL": MODEL, "DATASET": ROWS, "SAVE_PATH": OUTPUT}
+    values = {"MODEL": MODEL, "DATASET": ROWS, "SAVE_PATH": OUTPUT, "PATH": os.defpath}
     # A file of variables in the folder of the caller is none of the recipe's business.
-    return recorded(ROOT / "scripts" / "rl.sh", (), environ | {"DS_ENV_FILE": os.devnull})
+    return recorded(ROOT / "scripts" / "rl.sh", (), values | {"DS_ENV_FILE": os.devnull})
 
 
 def flags(argv: Sequence[str]) -> list[list[str]]:
@@ -73,7 +73,7 @@ def flags(argv: Sequence[str]) -> list[list[str]]:
 
 def command(job: JobCommand) -> str:
     """Return the job as a command for a folder that `thyme init` has written to."""
-    lines = [f"MAX_PIXELS={job.environ['MAX_PIXELS']} NPROC_PER_NODE=8 swift rlhf"]
+    lines = [f"MAX_PIXELS={job.variables['MAX_PIXELS']} NPROC_PER_NODE=8 swift rlhf"]
     for name, *values in flags(job.argv):
         if name not in LEFT_OUT:
             words = " ".join([name, *map(shown, values)])
@@ -90,7 +90,7 @@ def shown(value: str) -> str:
     name = Path(value).name
     if name == "agent_rm.py":
         return PLUGIN
-    return f"{FOLDER}/{name}" if name == "prompt.txt" else shlex.quote(value)
+    return name if name == "prompt.txt" else shlex.quote(value)
 
 
 def row() -> str:

@@ -26,7 +26,7 @@ def test_the_command_has_every_flag_of_the_script_and_its_values() -> None:
     said = {name: values for name, *values in readme_command.flags(words[4:])}
     script = {name: values for name, *values in readme_command.flags(readme_command.recipe().argv)}
     assert script.keys() - said.keys() == readme_command.LEFT_OUT.keys()
-    places = {"--system": ["recipe/prompt.txt"], "--external_plugins": ["$(thyme plugin)"]}
+    places = {"--system": ["prompt.txt"], "--external_plugins": ["$(thyme plugin)"]}
     for name, values in said.items():
         assert values == places.get(name, script[name])
     assert said["--tuner_type"] == ["full"]

@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
+from swift_thyme.core.reward_variables import JUDGE, REWARDS
 from swift_thyme.core.variables import (
     Kind,
     Variable,
     count,
     group,
-    norm,
     number,
     seconds,
     secret,
     switch,
     text,
-    weight,
 )
 
 __all__ = ["VARIABLES"]
@@ -63,64 +62,6 @@ _ROLLOUT = (
         ),
         switch("THYME_TRAIN_CODE_TOKENS", True, "whether tokens inside code are trained on"),
         switch("THYME_REPETITION_STOP", True, "whether a generation that evidently loops is ended"),
-    ),
-)
-
-_REWARDS = group(
-    "Rewards",
-    "rewards/reward_settings.py",
-    weight("FMT_WEIGHT", 0.5, "weight of fmt_orm"),
-    norm("FMT_NORM", "fmt_orm"),
-    weight("VQA_WEIGHT", 1.0, "weight of vqa_orm"),
-    norm("VQA_NORM", "vqa_orm"),
-    weight("CST_WEIGHT", 0.5, "weight of cst_orm"),
-    norm("CST_NORM", "cst_orm"),
-    weight("CODE_WEIGHT", 0.3, "weight of code_orm and code_orm_llm"),
-    weight("VQA_PRM_WEIGHT", 0.3, "weight of vqa_prm"),
-    weight("CODE_PRM_WEIGHT", 0.3, "weight of code_prm"),
-    switch("THYME_CST_NEEDS_RIGHT", True, "whether cst_orm counts only where the answer is right"),
-    seconds("THYME_MATHS_TIMEOUT_S", 2.0, "longest comparison of two mathematical expressions"),
-)
-
-_JUDGE = group(
-    "Judge",
-    "rewards/reward_settings.py",
-    text(
-        "THYME_JUDGE_URLS",
-        "servers of the judge; wins over the two published variables below",
-        "http(s) URLs, separated by commas, such as http://10.0.0.7:8000/v1",
-    ),
-    text(
-        "REWARD_API_ADDRESS",
-        "host of the judge, without a port where QWEN_API_PORT is set",
-        "a host name, an IP address or an http(s) URL",
-        owner="Thyme",
-    ),
-    text(
-        "QWEN_API_PORT",
-        "ports of the judge on that host",
-        "port numbers from 1 to 65535, separated by commas",
-        owner="Thyme",
-    ),
-    Variable(
-        "THYME_JUDGE_MODEL",
-        Kind.TEXT,
-        None,
-        "name of the judge's model",
-        computed="the first model that the server lists",
-    ),
-    secret("THYME_JUDGE_API_KEY", "bearer token for the judge"),
-    count("THYME_JUDGE_CONCURRENCY", 8, "requests at once, per server and process", "requests"),
-    seconds("THYME_JUDGE_CONNECT_TIMEOUT_S", 5.0, "longest wait for a connection"),
-    seconds("THYME_JUDGE_READ_TIMEOUT_S", 60.0, "longest wait for the reply to a request"),
-    seconds("THYME_JUDGE_STEP_TIMEOUT_S", 180.0, "longest wait for all verdicts of a step"),
-    seconds("THYME_JUDGE_OUTAGE_S", 20.0, "a step gives up after this long without any server"),
-    count("THYME_JUDGE_MAX_TOKENS", 512, "longest reply of the judge", "tokens"),
-    count(
-        "THYME_JUDGE_MAX_FAILED_STEPS",
-        10,
-        "training stops after so many steps in a row without any verdict",
-        "steps",
     ),
 )
 
@@ -294,7 +235,7 @@ _COMMANDS = group(
         "pixels",
         owner="ms-swift",
         option="--max-pixels",
-        reader="commands/model_options.py, scripts/*.sh",
+        reader="commands/model_options.py, host/preflight.py, doctor/job.py, scripts/*.sh",
     ),
 )
 
@@ -327,7 +268,13 @@ _PROCESS = (
     *group(
         "Process and machine",
         "host/flag.py",
-        count("WORLD_SIZE", 1, "processes of the job on all hosts", low=1, owner="torchrun"),
+        count(
+            "WORLD_SIZE",
+            1,
+            "processes of the job on all hosts, for its preflight",
+            owner="torchrun",
+            reader="host/preflight.py, doctor/job.py",
+        ),
         Variable(
             "VLLM_USE_V2_MODEL_RUNNER",
             Kind.SWITCH,
@@ -382,6 +329,7 @@ _SCRIPTS = group(
         "processes",
         computed="one for each GPU",
         owner="ms-swift",
+        reader="doctor/job.py, scripts/common.sh",
     ),
     switch(
         "USE_VLLM", True, "false: transformers generates instead of vLLM", reader="scripts/rl.sh"
@@ -444,7 +392,7 @@ _SCRIPTS = group(
     ),
 )
 
-_ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
+_ALL = (_ROLLOUT, REWARDS, JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
 VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
 """All variables by name, in the order of the documentation."""

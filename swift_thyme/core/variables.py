@@ -12,13 +12,11 @@ __all__ = [
     "Variable",
     "count",
     "group",
-    "norm",
     "number",
     "seconds",
     "secret",
     "switch",
     "text",
-    "weight",
 ]
 
 Value = bool | int | float | str | tuple[str, ...]
@@ -101,16 +99,6 @@ def group(component: str, reader: str, *variables: Variable) -> tuple[Variable, 
 def switch(name: str, default: bool, meaning: str, **more: Any) -> Variable:
     """Declare a switch; ``more`` are further fields."""
     return Variable(name, Kind.SWITCH, default, meaning, **more)
-
-
-def weight(name: str, default: float, meaning: str) -> Variable:
-    """Declare the weight of a reward, under the name that Thyme gave it."""
-    return Variable(name, Kind.NUMBER, default, meaning, owner="Thyme")
-
-
-def norm(name: str, reward: str) -> Variable:
-    """Declare the switch that maps a reward to [-1, 1], under the name that Thyme gave it."""
-    return switch(name, False, f"maps the score of {reward} from [0, 1] to [-1, 1]", owner="Thyme")
 
 
 def count(

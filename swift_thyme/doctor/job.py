@@ -7,7 +7,6 @@ ms-swift takes it, or as a script that calls ``swift``, which is run with a stan
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +15,13 @@ from typing import Any
 from swift_thyme.core.environment import Reader, parse_switch
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.doctor.finding import Finding, State
-from swift_thyme.doctor.job_command import JobCommand, recorded
+from swift_thyme.doctor.job_command import command_of
 from swift_thyme.host.job_plan import plan_of
 from swift_thyme.host.preflight import Weight, preflight
 
 __all__ = ["job_findings", "read_flags"]
 
 _STATES = {Weight.FITS: State.OK, Weight.LOOK: State.LOOK, Weight.FAILS: State.BROKEN}
-_SHELLS = ("bash", "sh", "dash", "zsh")
 _FILES = (".yaml", ".yml", ".json")
 
 
@@ -37,36 +35,19 @@ def job_findings(words: Sequence[str]) -> list[Finding]:
         SettingsError: It is no command of ``swift rlhf`` with GRPO.
         DataError: The file cannot be read.
     """
-    command = _command(words)
+    command = command_of(words)
     flags = read_flags(command.argv)
     kind = flags.get("rlhf_type")
     if kind != "grpo":
         raise SettingsError(f"--job: --rlhf_type is {kind}; the preflight is for grpo alone")
-    read = Reader(command.environ)
+    read = Reader(command.variables)
     processes = read.given("WORLD_SIZE") or read.given("NPROC_PER_NODE") or 1
     assert isinstance(processes, int)  # both are counts
-    plan = plan_of(SimpleNamespace(**flags), command.environ, processes)
+    plan = plan_of(SimpleNamespace(**flags), read.given("MAX_PIXELS"), processes)
     return [
         Finding(f"job: {note.subject}", _STATES[note.weight], note.text, note.advice)
         for note in preflight(plan)
     ]
-
-
-def _command(words: Sequence[str]) -> JobCommand:
-    environ, rest = dict(os.environ), list(words)
-    while rest and "=" in rest[0] and not rest[0].startswith("-"):
-        name, _, value = rest.pop(0).partition("=")
-        environ[name] = value
-    script = next((w for w in rest[:2] if w.endswith(".sh")), None)
-    if script is not None and (rest[0] == script or Path(rest[0]).name in _SHELLS):
-        return recorded(script, rest[rest.index(script) + 1 :], environ)
-    if rest[:1] == ["swift"]:
-        rest = rest[1:]
-    if rest[:1] == ["rlhf"]:
-        rest = rest[1:]
-    if not rest:
-        raise SettingsError("--job needs the flags of swift rlhf, a YAML file or a script")
-    return JobCommand(tuple(rest), environ)
 
 
 def read_flags(argv: Sequence[str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from swift_thyme.core.environment import Reader, parse_switch
+from swift_thyme.core.environment import Reader, parse_switch, speaks_for_the_job
 from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
@@ -181,10 +181,8 @@ def accept_o3_flag() -> bool:
 
 def _look_ahead(arguments: Any) -> None:
     """Log the preflight of a GRPO job; its first process speaks for all of them."""
-    read = Reader()
-    first = read.count("RANK") <= 0 and multiprocessing.parent_process() is None
-    if first and job_of(arguments) is Job.GRPO:
-        log_preflight(arguments, read.count("WORLD_SIZE"))
+    if job_of(arguments) is Job.GRPO and speaks_for_the_job():
+        log_preflight(arguments)
 
 
 def _asks_for_o3() -> bool:

@@ -83,12 +83,12 @@ class JobPlan:
         return min(int(digits[0]), 3) if digits else 0
 
 
-def plan_of(arguments: Any, environ: Mapping[str, str], processes: int) -> JobPlan:
+def plan_of(arguments: Any, max_pixels: Any, processes: int) -> JobPlan:
     """Return the plan of a job.
 
     Args:
         arguments: ms-swift's argument object, or any object with such fields.
-        environ: Where ``MAX_PIXELS`` is looked up.
+        max_pixels: What the variable ``MAX_PIXELS`` says, None where it is not set.
         processes: Of all hosts together.
     """
     values: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def plan_of(arguments: Any, environ: Mapping[str, str], processes: int) -> JobPl
     kwargs = as_mapping(getattr(arguments, "model_kwargs", None))
     pixels = [
         getattr(arguments, "max_pixels", None),
-        kwargs.get("max_pixels", kwargs.get("MAX_PIXELS")) or environ.get("MAX_PIXELS"),
+        kwargs.get("max_pixels", kwargs.get("MAX_PIXELS")) or max_pixels,
     ]
     found = [int(value) for value in pixels if value and str(value).strip().isdecimal()]
     values["max_pixels"] = min(found, default=None)

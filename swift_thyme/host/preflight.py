@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.host.dataset_look import DatasetLook, look_at_dataset
 from swift_thyme.host.gpu_memory import card_gib, memory_notes
@@ -72,17 +73,17 @@ def preflight(plan: JobPlan) -> list[Note]:
     ]
 
 
-def log_preflight(arguments: Any, processes: int) -> None:
+def log_preflight(arguments: Any) -> None:
     """Log the preflight of a job and stop one that certainly fails.
 
     Args:
         arguments: ms-swift's argument object.
-        processes: Of all hosts together.
 
     Raises:
         SettingsError: One line that names each flag, and what to do.
     """
-    notes = preflight(plan_of(arguments, os.environ, processes))
+    read = Reader()
+    notes = preflight(plan_of(arguments, read.given("MAX_PIXELS"), read.count("WORLD_SIZE")))
     failing = [note.line for note in notes if note.weight is Weight.FAILS]
     if failing:
         raise SettingsError(". ".join(failing))

@@ -61,7 +61,7 @@ def test_a_script_is_run_with_a_stand_in_for_swift(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MAX_PIXELS", "1000")
     command = recorded(ROOT / "scripts" / "rl.sh", ["--max_steps", "1"], os.environ)
     assert command.argv[-2:] == ("--max_steps", "1")
-    assert command.environ["MAX_PIXELS"] == "1000"
+    assert command.variables["MAX_PIXELS"] == "1000"
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -220,17 +220,20 @@ def test_the_plan_is_read_from_ms_swifts_arguments() -> None:
             vllm_limit_mm_per_prompt='{"image": 3}',
             deepspeed={"zero_optimization": {"stage": 2}},
         ),
-        {"MAX_PIXELS": "5000"},
+        5000,
         2,
     )
     assert plan.dataset == ("a.jsonl",)
     assert (plan.max_pixels, plan.most_images, plan.zero_stage) == (1000, 3, 2)
     assert plan.samples_per_rollout == 16
-    assert plan_of(arguments(max_pixels=300), {"MAX_PIXELS": "5000"}, 1).max_pixels == 300
+    assert plan_of(arguments(max_pixels=300), 5000, 1).max_pixels == 300
 
 
-def test_a_job_that_certainly_fails_is_stopped_in_one_line() -> None:
+def test_a_job_that_certainly_fails_is_stopped_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(SettingsError) as caught:
-        module.log_preflight(arguments(gradient_accumulation_steps=5), 1)
+        module.log_preflight(arguments(gradient_accumulation_steps=5))
     assert str(caught.value).startswith("groups: 5 samples a rollout")
     assert "\n" not in str(caught.value)
