@@ -20,6 +20,8 @@ from swift_thyme.core.pictures import header
 __all__ = ["DatasetLook", "look_at_dataset"]
 
 _MOST_ROWS = 20_000
+_MOST_CHARS = 1 << 28
+"""Rows may hold their pictures."""
 _MOST_FILES = 500
 
 
@@ -66,12 +68,16 @@ def look_at_dataset(names: Sequence[str]) -> DatasetLook | None:
 
 
 def _rows(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    chars = 0
     for name in names:
         path = Path(name.partition("#")[0])
         if path.suffix != ".jsonl" or not path.is_file():
             continue
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
+                chars += len(line)
+                if chars > _MOST_CHARS:
+                    return
                 try:
                     row = json.loads(line)
                 except ValueError:

@@ -11,12 +11,14 @@ import itertools
 from typing import Any
 
 from swift_thyme.core.errors import EngineError
+from swift_thyme.sampling.sampling_settings import VLLM_HOOK
 from swift_thyme.sampling.tokens import HookTokens
 
 __all__ = ["probe_async_engine", "probe_engine", "probe_template"]
 
 _BIAS = 100.0
 _REQUEST = "thyme-probe"
+_HOOK = VLLM_HOOK.rpartition(":")[2]
 _numbers = itertools.count()
 """Names of requests must differ; a property of this process, hence global."""
 
@@ -51,37 +53,46 @@ def _first_text_id(tokenizer: Any, tokens: HookTokens) -> int:
     return next(i for i in range(len(tokenizer)) if i not in tokens.forbidden)
 
 
-def probe_engine(engine: Any, tokenizer: Any) -> bool:
+def probe_engine(engine: Any, tokenizer: Any) -> str:
     """Let vLLM's engine in this process sample a token.
+
+    An engine whose weights sleep samples nothing: waking them needs memory that the trainer may
+    hold. There the hook is looked for where the engine keeps it.
 
     Args:
         engine: vLLM's ``LLMEngine``.
         tokenizer: The model's.
 
     Returns:
-        False where it was not asked, because its weights sleep: waking them needs memory that the
-        trainer may hold. The first rollout has the guard of the scheduler then.
+        What was found, as a verb for the log.
 
     Raises:
         EngineError: It samples without the hook, or not at all.
     """
-    if getattr(engine.model_executor, "is_sleeping", False):
-        return False
     tokens = HookTokens.from_tokenizer(tokenizer)
-    if not tokens.forbidden:
-        return False
-    prompt, params, name = _request(tokens, _first_text_id(tokenizer, tokens))
-    sampled: list[int] = []
-    try:
-        engine.add_request(name, prompt, params)
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                sampled += output.outputs[0].token_ids
-    except Exception as error:
-        # vLLM's own errors share no base class but Exception.
-        raise EngineError(f"the engine cannot sample: {_one_line(error)}") from error
-    _judge(sampled, tokens)
-    return True
+    if engine.model_executor.is_sleeping:
+        _make_sure_of_the_hook(engine)
+        return "has the hook and sleeps"
+    if tokens.forbidden:
+        prompt, params, name = _request(tokens, _first_text_id(tokenizer, tokens))
+        sampled: list[int] = []
+        try:
+            engine.add_request(name, prompt, params)
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    sampled += output.outputs[0].token_ids
+        except Exception as error:
+            # vLLM's own errors share no base class but Exception.
+            raise EngineError(f"the engine cannot sample: {_one_line(error)}") from error
+        _judge(sampled, tokens)
+    return "works"
+
+
+def _make_sure_of_the_hook(engine: Any) -> None:
+    runner = engine.model_executor.driver_worker.worker.model_runner
+    loaded = runner.input_batch.logitsprocs.non_argmax_invariant
+    if not any(type(processor).__name__ == _HOOK for processor in loaded):
+        raise EngineError(_WITHOUT_HOOK)
 
 
 async def probe_async_engine(engine: Any, tokenizer: Any) -> None:

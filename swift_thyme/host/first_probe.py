@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from swift.utils import get_logger  # noqa: TID253 - the log of the job is ms-swift's
@@ -37,23 +37,28 @@ def probe_job(trainer: Any) -> None:
     tried: list[str] = []
     scheduler = getattr(trainer, "multi_turn_scheduler", None)
     if isinstance(scheduler, O3Scheduler) and trainer.vllm_mode != "server":
-        _timed("sandbox", tried, lambda: asyncio.run(scheduler.start()))
+        _timed("sandbox", tried, lambda: _run(scheduler.start()))
         _timed("engine", tried, lambda: _try_engine(trainer))
     judge = judge_of(getattr(trainer, "reward_funcs", ()))
     if judge is not None and trainer.accelerator.is_main_process:
-        _timed("judge", tried, lambda: asyncio.run(check_judge(judge.settings)))
+        _timed("judge", tried, lambda: _run(check_judge(judge.settings)))
     if tried:
         get_logger().info(f"before the first step: {', '.join(tried)}")
 
 
-def _try_engine(trainer: Any) -> None:
+def _try_engine(trainer: Any) -> str:
     if trainer.args.use_vllm:
-        probe_engine(trainer.engine.engine, trainer.template.tokenizer)
-    else:
-        probe_template(trainer.engine.template)
+        return probe_engine(trainer.engine.engine, trainer.template.tokenizer)
+    probe_template(trainer.engine.template)
+    return "has the hook"
 
 
-def _timed(name: str, tried: list[str], attempt: Callable[[], object]) -> None:
+def _run(attempt: Coroutine[Any, Any, None]) -> str:
+    asyncio.run(attempt)
+    return "works"
+
+
+def _timed(name: str, tried: list[str], attempt: Callable[[], str]) -> None:
     started = time.monotonic()
-    attempt()
-    tried.append(f"{name} works ({time.monotonic() - started:.1f} s)")
+    found = attempt()
+    tried.append(f"{name} {found} ({time.monotonic() - started:.1f} s)")

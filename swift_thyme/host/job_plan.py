@@ -7,7 +7,6 @@ The same flags come as ms-swift's argument object in a job, and as words of a co
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,6 @@ from typing import Any
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES
 
 __all__ = ["JobPlan", "as_mapping", "plan_of"]
-
-_SAMPLES_PER_UPDATE = 16
-"""What ms-swift accumulates to, where nobody says how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ class JobPlan:
     tuner_type: str = "lora"
     learning_rate: float | None = None
     per_device_train_batch_size: int = 1
-    gradient_accumulation_steps: int | None = None
+    gradient_accumulation_steps: int = 1
     steps_per_generation: int | None = None
     generation_batch_size: int | None = None
     sequence_parallel_size: int = 1
@@ -67,8 +63,7 @@ class JobPlan:
         if self.generation_batch_size:
             return self.generation_batch_size
         one_pass = self.per_device_train_batch_size * self.processes
-        passes = self.steps_per_generation or self.gradient_accumulation_steps
-        return one_pass * (passes or max(1, math.ceil(_SAMPLES_PER_UPDATE / one_pass)))
+        return one_pass * (self.steps_per_generation or self.gradient_accumulation_steps)
 
     @property
     def longest(self) -> int | None:

@@ -138,7 +138,7 @@ def _product(plan: JobPlan) -> str:
 def _fitting_steps(plan: JobPlan) -> int:
     one_pass = plan.per_device_train_batch_size * plan.processes
     unit = plan.num_generations // math.gcd(one_pass, plan.num_generations)
-    return unit * max(1, round((plan.gradient_accumulation_steps or unit) / unit))
+    return unit * max(1, round(plan.gradient_accumulation_steps / unit))
 
 
 def _rate(plan: JobPlan, facts: ModelFacts) -> Iterator[Note]:

@@ -85,8 +85,8 @@ def test_a_sandbox_that_dies_while_a_job_trains_stops_it(tmp_path: Path, tiny_da
     assert "SandboxDeadError: the job stops because no code can be run: " in last_line(log)
     assert len(training_log(output)) < MANY_STEPS
     said = log.read_text()
-    assert "before the first step: sandbox works (" in said
-    assert "preflight: groups: 16 samples a rollout" in said
+    assert "before the first step: sandbox works (" in said and "engine has the hook (" in said
+    assert "preflight: groups: 8 samples a rollout" in said
 
 
 def test_an_engine_that_is_killed_under_a_server_stops_the_trainer(

@@ -57,7 +57,7 @@ def test_sandbox_and_engine_are_tried_and_the_log_says_so(
     probe.probe_job(trainer_with(template))
     (line,) = said
     assert line.startswith("before the first step: sandbox works (")
-    assert ", engine works (" in line
+    assert ", engine has the hook (" in line
 
 
 def test_a_template_without_the_hook_is_noticed(template: Any) -> None:

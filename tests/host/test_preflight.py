@@ -225,7 +225,7 @@ def test_the_plan_is_read_from_ms_swifts_arguments() -> None:
     )
     assert plan.dataset == ("a.jsonl",)
     assert (plan.max_pixels, plan.most_images, plan.zero_stage) == (1000, 3, 2)
-    assert plan.samples_per_rollout == 16
+    assert plan.samples_per_rollout == 2
     assert plan_of(arguments(max_pixels=300), 5000, 1).max_pixels == 300
 
 

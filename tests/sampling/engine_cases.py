@@ -106,13 +106,19 @@ class Sampler:
         outputs = self.engine.infer(requests, request, use_tqdm=False)
         return [c for o in outputs for c in getattr(o, "response", o).choices]
 
-    def probe(self) -> str:
+    def probe(self, sleeping: bool = False) -> str:
         """Return what the probe before the first step of a job says; empty where it is content."""
         try:
             if self.kind == "transformers":
                 probe_template(self.reference.template)
-            else:
-                assert probe_engine(self.engine.engine, self.engine.tokenizer)
+                return ""
+            executor = self.engine.engine.model_executor
+            executor.is_sleeping = sleeping
+            try:
+                found = probe_engine(self.engine.engine, self.engine.tokenizer)
+            finally:
+                executor.is_sleeping = False
+            assert found == ("has the hook and sleeps" if sleeping else "works")
         except EngineError as error:
             return str(error)
         return ""
@@ -238,7 +244,7 @@ def main() -> None:
     results: dict[str, Any] = {"forbidden": sorted(sampler.tokens.forbidden)}
 
     sampler.use(ADAPTIVE)
-    results["probe"] = {"on": sampler.probe()}
+    results["probe"] = {"on": [sampler.probe(), sampler.probe(sleeping=True)]}
     choices = sampler.sample(requests)
     results["on"] = code_tokens(sampler, many, choices)
     if sampler.kind == "vllm":
@@ -261,7 +267,7 @@ def main() -> None:
     results["half"] = first_tokens(sampler, rows[0], WINDOW)
     results["loops"] = loops(sampler, rows[0])
     sampler.use(None)
-    results["probe"]["off"] = sampler.probe()
+    results["probe"]["off"] = [sampler.probe(sleeping=True), sampler.probe()]
     results["off"] = first_tokens(sampler, rows[0], WINDOW)
     arguments.out.write_text(json.dumps(results))
 
