@@ -1,26 +1,35 @@
 """Ends a trainer whose rollout server has lost its engine.
 
 ms-swift tells the server that weights come, and sends them whether or not an engine is there to
-take them: with a dead engine the trainer would wait for ever. So the server is asked first.
+take them: with a dead engine the trainer would wait in NCCL for ever. So the server is asked before
+weights are sent, when sending fails, and from time to time while it lasts.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
+import threading
 from typing import Any
 
 from swift_thyme.core.errors import EngineError
 
 __all__ = ["ENGINE_DIED", "watch_server"]
 
+logger = logging.getLogger(__name__)
+
 ENGINE_DIED = (
     "the engine of swift rollout has died; its log says why. Start swift rollout again, then the "
     "training (with --resume_from_checkpoint it goes on from its last checkpoint)"
 )
 
+_PATIENCE_S = 30.0
+"""Seconds of sending after which the server is asked, and between two questions."""
+
 
 def watch_server(trainer: Any) -> None:
-    """Let a trainer ask for the server's engine before it sends weights.
+    """Let a trainer know of the server's engine whenever it sends weights.
 
     Args:
         trainer: ms-swift's GRPO trainer, in server mode.
@@ -29,11 +38,33 @@ def watch_server(trainer: Any) -> None:
 
     @functools.wraps(move)
     def move_where_somebody_is(*args: Any, **kwargs: Any) -> Any:
-        if trainer.accelerator.is_main_process:
-            _make_sure(trainer.vllm_client)
-        return move(*args, **kwargs)
+        if not trainer.accelerator.is_main_process:
+            return move(*args, **kwargs)
+        client = trainer.vllm_client
+        _make_sure(client)
+        done = threading.Event()
+        threading.Thread(target=_watch, args=(client, done), daemon=True).start()
+        try:
+            return move(*args, **kwargs)
+        except Exception:
+            # Where the engine is gone, that is the reason, and not what became of the weights.
+            _make_sure(client)
+            raise
+        finally:
+            done.set()
 
     trainer._move_model_to_vllm = move_where_somebody_is
+
+
+def _watch(client: Any, done: threading.Event) -> None:
+    while not done.wait(_PATIENCE_S):
+        try:
+            _make_sure(client)
+        except EngineError as error:
+            if not done.is_set():
+                logger.error("%s: %s", type(error).__name__, error)
+                # No exception reaches a thread that waits in NCCL.
+                os._exit(1)
 
 
 def _make_sure(client: Any) -> None:
