@@ -20,12 +20,15 @@ __all__ = ["ENGINE_DIED", "watch_server"]
 logger = logging.getLogger(__name__)
 
 ENGINE_DIED = (
-    "the engine of swift rollout has died; its log says why. Start swift rollout again, then the "
-    "training (with --resume_from_checkpoint it goes on from its last checkpoint)"
+    "the engine of swift rollout has died or hangs; its log says why. Start swift rollout again, "
+    "then the training (with --resume_from_checkpoint it goes on from its last checkpoint)"
 )
 
 _PATIENCE_S = 30.0
 """Seconds of sending after which the server is asked, and between two questions."""
+_ANSWER_S = 60.0
+"""Longest wait for an answer, which takes milliseconds; or one bucket of weights, where it waits
+for that."""
 
 
 def watch_server(trainer: Any) -> None:
@@ -68,10 +71,26 @@ def _watch(client: Any, done: threading.Event) -> None:
 
 
 def _make_sure(client: Any) -> None:
-    try:
-        names = client.get_model_state_keys()
-    except Exception as error:
-        # requests and ms-swift's client have no error in common.
-        raise EngineError(f"swift rollout does not answer ({type(error).__name__})") from error
+    """Ask for the names of the engine's weights.
+
+    Raises:
+        EngineError: There is no server or no engine, or it does not answer in time: an engine that
+            dies in the middle of a call leaves the server waiting.
+    """
+    names: list[str] = []
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            names.extend(client.get_model_state_keys())
+        except Exception as error:  # noqa: BLE001 - requests and the client share no base class
+            failures.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ANSWER_S)
+    if failures:
+        kind = type(failures[0]).__name__
+        raise EngineError(f"swift rollout does not answer ({kind})") from failures[0]
     if not names:
         raise EngineError(ENGINE_DIED)

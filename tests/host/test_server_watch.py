@@ -61,8 +61,19 @@ def test_an_engine_that_dies_while_weights_are_sent_is_the_reason() -> None:
 
     trainer._move_model_to_vllm = fail
     watch_server(trainer)
-    with pytest.raises(EngineError, match="has died"):
+    with pytest.raises(EngineError, match="has died or hangs"):
         trainer._move_model_to_vllm()
+
+
+def test_an_engine_that_never_answers_has_died_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, moved = watched(["model.weight"])
+    over = threading.Event()
+    monkeypatch.setattr(server_watch, "_ANSWER_S", 0.01)
+    monkeypatch.setattr(trainer.vllm_client, "get_model_state_keys", over.wait)
+    with pytest.raises(EngineError, match="has died or hangs"):
+        trainer._move_model_to_vllm()
+    over.set()
+    assert moved == []
 
 
 def test_another_error_while_weights_are_sent_stays_what_it_is() -> None:
