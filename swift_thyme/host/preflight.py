@@ -52,6 +52,8 @@ class Note:
     """What was computed."""
     advice: str = ""
     """The flag, and what to do with it."""
+    host_stops: bool = False
+    """Whether ms-swift itself stops such a job when it starts, with an error of its own."""
 
     @property
     def line(self) -> str:
@@ -84,7 +86,7 @@ def log_preflight(arguments: Any) -> None:
     """
     read = Reader()
     notes = preflight(plan_of(arguments, read.given("MAX_PIXELS"), read.count("WORLD_SIZE")))
-    failing = [note.line for note in notes if note.weight is Weight.FAILS]
+    failing = [n.line for n in notes if n.weight is Weight.FAILS and not n.host_stops]
     if failing:
         raise SettingsError(". ".join(failing))
     from swift.utils import get_logger
@@ -92,7 +94,7 @@ def log_preflight(arguments: Any) -> None:
     # ms-swift's own logger: that is the log of the job.
     log = get_logger()
     for note in notes:
-        say = log.warning if note.weight is Weight.LOOK else log.info
+        say = log.info if note.weight is Weight.FITS else log.warning
         say(f"preflight: {note.line}")
 
 
@@ -112,8 +114,8 @@ def _samples(plan: JobPlan) -> Iterator[Note]:
     if group > 1 and samples % group == 0:
         yield Note("groups", Weight.FITS, f"{text}: {samples // group} prompts")
     elif group < 2:
-        advice = "a group needs two samples at least: set --num_generations 4"
-        yield Note("groups", Weight.FAILS, text, advice)
+        advice = "ms-swift takes one without a teacher model for an error: set --num_generations 4"
+        yield Note("groups", Weight.LOOK, text, advice)
     elif plan.sequence_parallel_size == 1:
         divisors = [n for n in range(2, samples + 1) if samples % n == 0]
         able = f", or --num_generations to one of {divisors[:8]}" if divisors else ""
@@ -122,6 +124,7 @@ def _samples(plan: JobPlan) -> Iterator[Note]:
             Weight.FAILS,
             f"{text}: no whole number of prompts",
             f"set --gradient_accumulation_steps to {_fitting_steps(plan)}{able}",
+            host_stops=True,
         )
 
 

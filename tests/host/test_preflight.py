@@ -1,6 +1,7 @@
 """What is said about a job's numbers before anything of it is loaded."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,8 +150,8 @@ def test_the_advice_about_groups_helps(plan: JobPlan, processes: int) -> None:
     assert note(replace(wrong, gradient_accumulation_steps=steps), "groups").weight is Weight.FITS
 
 
-def test_a_group_of_one_is_an_error(plan: JobPlan) -> None:
-    assert note(replace(plan, num_generations=1), "groups").weight is Weight.FAILS
+def test_a_group_of_one_needs_a_teacher(plan: JobPlan) -> None:
+    assert note(replace(plan, num_generations=1), "groups").weight is Weight.LOOK
 
 
 @pytest.mark.parametrize(
@@ -230,10 +231,24 @@ def test_the_plan_is_read_from_ms_swifts_arguments() -> None:
 
 
 def test_a_job_that_certainly_fails_is_stopped_in_one_line(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    rows = str(write_rows(tmp_path, (64, 64), images=3))
+    limit = {"image": 2}
+    job = arguments(dataset=[rows], use_vllm=True, vllm_limit_mm_per_prompt=limit)
     with pytest.raises(SettingsError) as caught:
-        module.log_preflight(arguments(gradient_accumulation_steps=5))
-    assert str(caught.value).startswith("groups: 5 samples a rollout")
+        module.log_preflight(job)
+    assert str(caught.value).startswith("images: rows have up to 3 images")
     assert "\n" not in str(caught.value)
+
+
+def test_a_job_that_ms_swift_stops_itself_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    logger = SimpleNamespace(info=print, warning=said.append)
+    monkeypatch.setitem(sys.modules, "swift.utils", SimpleNamespace(get_logger=lambda: logger))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    module.log_preflight(arguments(gradient_accumulation_steps=5))
+    assert said[0].startswith("preflight: groups: 5 samples a rollout")
