@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 
 ALLOWED = {
     "swift_thyme/core/environment.py": "the reader",
+    "swift_thyme/doctor/job_command.py": "passes all on to a script",
     "swift_thyme/inference/engine_guard.py": "passes all on to a child process",
     "swift_thyme/inference/model.py": "sets what hosts read when they are imported",
     "swift_thyme/sandbox/process_environment.py": "passes a few on to a child process",

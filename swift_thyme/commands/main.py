@@ -75,7 +75,10 @@ def report(
 
 
 app.command("view")(view_command)
-app.command("doctor")(doctor_command)
+# Flags of a job are for the command itself to read.
+app.command("doctor", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    doctor_command
+)
 app.command("plugin")(plugin_command)
 app.command("init")(init_command)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from swift_thyme.core.reward_variables import JUDGE, REWARDS
 from swift_thyme.core.variables import (
     Kind,
     Variable,
@@ -19,14 +20,6 @@ from swift_thyme.core.variables import (
 )
 
 __all__ = ["VARIABLES"]
-
-
-def _weight(name: str, default: float, meaning: str) -> Variable:
-    return Variable(name, Kind.NUMBER, default, meaning, owner="Thyme")
-
-
-def _norm(name: str, reward: str) -> Variable:
-    return switch(name, False, f"maps the score of {reward} from [0, 1] to [-1, 1]", owner="Thyme")
 
 
 _ROLLOUT = (
@@ -77,64 +70,6 @@ _ROLLOUT = (
         ),
         switch("THYME_TRAIN_CODE_TOKENS", True, "whether tokens inside code are trained on"),
         switch("THYME_REPETITION_STOP", True, "whether a generation that evidently loops is ended"),
-    ),
-)
-
-_REWARDS = group(
-    "Rewards",
-    "rewards/reward_settings.py",
-    _weight("FMT_WEIGHT", 0.5, "weight of fmt_orm"),
-    _norm("FMT_NORM", "fmt_orm"),
-    _weight("VQA_WEIGHT", 1.0, "weight of vqa_orm"),
-    _norm("VQA_NORM", "vqa_orm"),
-    _weight("CST_WEIGHT", 0.5, "weight of cst_orm"),
-    _norm("CST_NORM", "cst_orm"),
-    _weight("CODE_WEIGHT", 0.3, "weight of code_orm and code_orm_llm"),
-    _weight("VQA_PRM_WEIGHT", 0.3, "weight of vqa_prm"),
-    _weight("CODE_PRM_WEIGHT", 0.3, "weight of code_prm"),
-    switch("THYME_CST_NEEDS_RIGHT", True, "whether cst_orm counts only where the answer is right"),
-    seconds("THYME_MATHS_TIMEOUT_S", 2.0, "longest comparison of two mathematical expressions"),
-)
-
-_JUDGE = group(
-    "Judge",
-    "rewards/reward_settings.py",
-    text(
-        "THYME_JUDGE_URLS",
-        "servers of the judge; wins over the two published variables below",
-        "http(s) URLs, separated by commas, such as http://10.0.0.7:8000/v1",
-    ),
-    text(
-        "REWARD_API_ADDRESS",
-        "host of the judge, without a port where QWEN_API_PORT is set",
-        "a host name, an IP address or an http(s) URL",
-        owner="Thyme",
-    ),
-    text(
-        "QWEN_API_PORT",
-        "ports of the judge on that host",
-        "port numbers from 1 to 65535, separated by commas",
-        owner="Thyme",
-    ),
-    Variable(
-        "THYME_JUDGE_MODEL",
-        Kind.TEXT,
-        None,
-        "name of the judge's model",
-        computed="the first model that the server lists",
-    ),
-    secret("THYME_JUDGE_API_KEY", "bearer token for the judge"),
-    count("THYME_JUDGE_CONCURRENCY", 8, "requests at once, per server and process", "requests"),
-    seconds("THYME_JUDGE_CONNECT_TIMEOUT_S", 5.0, "longest wait for a connection"),
-    seconds("THYME_JUDGE_READ_TIMEOUT_S", 60.0, "longest wait for the reply to a request"),
-    seconds("THYME_JUDGE_STEP_TIMEOUT_S", 180.0, "longest wait for all verdicts of a step"),
-    seconds("THYME_JUDGE_OUTAGE_S", 20.0, "a step gives up after this long without any server"),
-    count("THYME_JUDGE_MAX_TOKENS", 512, "longest reply of the judge", "tokens"),
-    count(
-        "THYME_JUDGE_MAX_FAILED_STEPS",
-        10,
-        "training stops after so many steps in a row without any verdict",
-        "steps",
     ),
 )
 
@@ -217,6 +152,13 @@ _SANDBOX = group(
         "THYME_SANDBOX_SESSIONS", 512, "sessions that one worker holds open", "sessions", high=4096
     ),
     count("THYME_SANDBOX_SPARES", 1, "empty sessions that a worker keeps ready", "sessions", 0, 64),
+    count(
+        "THYME_SANDBOX_MAX_FAILED_STEPS",
+        3,
+        "training stops after so many steps in a row in which the sandbox failed and ran no block",
+        "steps",
+        reader="host/code_sessions.py",
+    ),
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,
@@ -289,7 +231,7 @@ _COMMANDS = group(
         "pixels",
         owner="ms-swift",
         option="--max-pixels",
-        reader="commands/model_options.py, scripts/*.sh",
+        reader="commands/model_options.py, host/preflight.py, doctor/job.py, scripts/*.sh",
     ),
     switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
 )
@@ -331,6 +273,13 @@ _PROCESS = (
     *group(
         "Process and machine",
         "host/flag.py",
+        count(
+            "WORLD_SIZE",
+            1,
+            "processes of the job on all hosts, for its preflight",
+            owner="torchrun",
+            reader="host/preflight.py, doctor/job.py",
+        ),
         Variable(
             "VLLM_USE_V2_MODEL_RUNNER",
             Kind.SWITCH,
@@ -385,6 +334,7 @@ _SCRIPTS = group(
         "processes",
         computed="one for each GPU",
         owner="ms-swift",
+        reader="doctor/job.py, scripts/common.sh",
     ),
     switch(
         "USE_VLLM", True, "false: transformers generates instead of vLLM", reader="scripts/rl.sh"
@@ -447,7 +397,7 @@ _SCRIPTS = group(
     ),
 )
 
-_ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
+_ALL = (_ROLLOUT, REWARDS, JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
 VARIABLES: dict[str, Variable] = {
     variable.name: variable for part in (*_ALL, _HUBS) for variable in part

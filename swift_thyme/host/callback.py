@@ -25,10 +25,13 @@ from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.core.images import named_path
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
+from swift_thyme.host.code_sessions import SandboxSteps
+from swift_thyme.host.first_probe import probe_job
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
 from swift_thyme.host.response_prefix import check_server, prefix_of
+from swift_thyme.host.server_watch import watch_server
 from swift_thyme.host.shown_rollouts import Showcase
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
@@ -195,6 +198,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
     def __init__(self, args: Any, trainer: Any) -> None:
         super().__init__(args, trainer)
         self._keep_settings = KeepSettings.from_env()
+        self._sandbox_steps = SandboxSteps()
         self._keeper: Keeper | None = None
         self._watching = False
         self._seen_rollouts = False
@@ -204,8 +208,15 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._showcase: Showcase | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop with the rows named where image files are missing or cannot be placed."""
+        """Stop where rows, sandbox, engine or judge cannot serve the first step.
+
+        The rows whose image files are missing or cannot be placed are named.
+        """
         self._watch_rollouts()
+        self._check_rows(state)
+        probe_job(self.trainer)
+
+    def _check_rows(self, state: Any) -> None:
         dataset: Any = getattr(self.trainer, "train_dataset", None)
         columns = getattr(dataset, "column_names", None) or []
         _refuse_teacher_columns(columns)
@@ -271,6 +282,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         log_rollout = trainer._log_rollout
         score = trainer._compute_rewards_per_func
         self._watching = True
+        if getattr(trainer, "vllm_mode", None) == "server":
+            watch_server(trainer)
         keeper = self._start_keeping()
 
         # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
@@ -321,3 +334,5 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if self._watching:
             for name, value in metrics.items():
                 self.trainer._metrics[mode][name].append(value)
+        if mode == "train":
+            self._sandbox_steps.settle(summaries)
