@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from swift_thyme.evaluation.statistics import mean_score
+from swift_thyme.core.statistics import mean_score
 
 RUNS = 3
 ALIKE = 0.5

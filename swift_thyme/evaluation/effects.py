@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
+from swift_thyme.core.statistics import Estimate, mean_difference, mean_score
 from swift_thyme.evaluation.arms import BASELINES, Arm
 from swift_thyme.evaluation.outcome import Outcome, group_of
-from swift_thyme.evaluation.statistics import Estimate, mean_difference, mean_score
 
 __all__ = ["PAIR_KINDS", "Pair", "as_json", "effects", "pairs_of"]
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from swift_thyme.answers.verdict import Verdict
+from swift_thyme.core.statistics import mean_score
 from swift_thyme.evaluation.arms import Arm
 from swift_thyme.evaluation.effects import as_json, effects
 from swift_thyme.evaluation.outcome import Outcome, group_of
 from swift_thyme.evaluation.run import Evaluation, Job
-from swift_thyme.evaluation.statistics import mean_score
 
 __all__ = ["INTERVALS", "build_report"]
 

@@ -7,6 +7,7 @@ A run that was resumed is one run (:mod:`swift_thyme.view.run_log`).
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from swift_thyme.core.errors import DataError, ThymeError
+from swift_thyme.core.statistics import difference, wilson
 from swift_thyme.view.curves_png import draw_curves
 from swift_thyme.view.run_log import LOG, RunLog, lineage_of, read_log
 
-__all__ = ["PICTURE", "RunReport", "find_run", "main", "read_run", "render"]
+__all__ = ["PICTURE", "RunReport", "describe_gain", "find_run", "main", "read_run", "render"]
 
 PICTURE = "curves.png"
 """Name of the picture of a run's curves, beside its log."""
@@ -33,6 +35,10 @@ ROWS = (
     ("turns per answer", "thyme/turns"),
 )
 """Label and metric name of each row, in the order of the table."""
+
+
+_ACCURACY = "rewards/VqaORM"
+_ROUNDING = 1e-3
 
 
 class RunReport(NamedTuple):
@@ -114,6 +120,66 @@ def render(report: RunReport) -> Table:
     return table
 
 
+def describe_gain(report: RunReport, samples_per_question: int) -> str | None:
+    """Say how accuracy on held-out data changed, with 95 % intervals (Wilson, Newcombe).
+
+    Args:
+        report: What the log holds.
+        samples_per_question: Of an evaluation. Samples of one question are no independent
+            evidence, so questions count.
+
+    Returns:
+        The sentence; None without two evaluations whose scores are 0 or 1 each.
+    """
+    shares = [_share(values, samples_per_question) for values in (report.before, report.after)]
+    first, last = shares
+    if first is None or last is None:
+        return None
+    low, high = difference(*last, *first)
+    chance = "" if low > 0 or high < 0 else ", which chance explains as well"
+    return (
+        f"accuracy on {first[1]:g} held-out questions (95 % intervals): "
+        f"{_with_interval(*first)} before, {_with_interval(*last)} after; "
+        f"change {last[0] - first[0]:+.3f} [{low:+.3f}, {high:+.3f}]{chance}"
+    )
+
+
+def _share(values: Mapping[str, float] | None, per_question: int) -> tuple[float, float] | None:
+    """Return the share of right answers and the number of questions, if scores are 0 or 1."""
+    names = (f"{_ACCURACY}/mean", f"{_ACCURACY}/std", "thyme/trajectories")
+    if values is None or not all(name in values for name in names):
+        return None
+    mean, deviation, samples = (values[name] for name in names)
+    if samples < 2:
+        return None
+    # The log has the deviation of a sample. A judge's or a weighted score has another one.
+    of_zeros_and_ones = mean * (1 - mean) * samples / (samples - 1)
+    if abs(deviation**2 - of_zeros_and_ones) > _ROUNDING:
+        return None
+    return mean, samples / per_question
+
+
+def _with_interval(mean: float, n: float) -> str:
+    low, high = wilson(mean, n)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _samples_per_question(folder: Path) -> int:
+    """Return how often a job samples a question of its evaluation; what is not known counts as 1.
+
+    Raises:
+        DataError: The job's arguments cannot be read.
+    """
+    path = folder / "args.json"
+    try:
+        arguments = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 1
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return arguments.get("num_generations_eval") or arguments.get("num_generations") or 1
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table of a run (``python -m swift_thyme.view.run_table FOLDER``)."""
     parser = argparse.ArgumentParser(description="Print what a GRPO run did.")
@@ -133,7 +199,8 @@ def _print_report(folder: Path, console: Console, *, plot: bool) -> None:
     console.print(render(report))
     if report.least_images_in_a_step is not None:
         console.print(f"images returned in one step: at least {report.least_images_in_a_step:.0f}")
-    for sentence in _sentences(log, folder):
+    gain = describe_gain(report, _samples_per_question(newest))
+    for sentence in [*([] if gain is None else [gain]), *_sentences(log, folder)]:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if plot:
         draw_curves(log, newest / PICTURE)

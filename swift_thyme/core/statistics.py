@@ -11,6 +11,7 @@ groups it is Wilson's interval for the effective number of values, as for survey
 A difference of pairs has Newcombe's interval (1998, "Improved confidence intervals for the
 difference between binomial proportions based on paired data", method 10), made of the two score
 intervals and the correlation within pairs. With groups the same quantities are those of groups.
+Of samples that are not paired, the two are independent: the same without the correlation.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Estimate", "mean_difference", "mean_score", "wilson"]
+__all__ = ["Estimate", "difference", "mean_difference", "mean_score", "wilson"]
 
 _Z = 1.959963984540054
 """Quantile of the normal distribution at 97.5 %."""
@@ -88,12 +89,30 @@ def mean_difference(
     sums_a, sizes = _by_group(first, groups)
     sums_b, _ = _by_group(second, groups)
     a, b = float(sums_a.sum() / sizes.sum()), float(sums_b.sum() / sizes.sum())
-    low_a, high_a = wilson(a, _effective_size(sums_a, sizes))
-    low_b, high_b = wilson(b, _effective_size(sums_b, sizes))
     rho = _correlation(sums_a - a * sizes, sums_b - b * sizes, sizes)
-    low = a - b - _joined(a - low_a, high_b - b, rho)
-    high = a - b + _joined(high_a - a, b - low_b, rho)
-    return Estimate(a - b, max(low, -1.0), min(high, 1.0), len(first))
+    low, high = difference(
+        a, _effective_size(sums_a, sizes), b, _effective_size(sums_b, sizes), rho
+    )
+    return Estimate(a - b, low, high, len(first))
+
+
+def difference(
+    first: float, n_first: float, second: float, n_second: float, rho: float = 0.0
+) -> tuple[float, float]:
+    """Return the ends of Newcombe's 95 % interval of ``first`` minus ``second``.
+
+    Args:
+        first: A share of successes, 0 to 1.
+        n_first: Independent observations behind it, more than 0.
+        second: The other share.
+        n_second: Those behind the other one.
+        rho: Their correlation, -1 to 1; 0 for samples that are not paired.
+    """
+    low_a, high_a = wilson(first, n_first)
+    low_b, high_b = wilson(second, n_second)
+    low = first - second - _joined(first - low_a, high_b - second, rho)
+    high = first - second + _joined(high_a - first, second - low_b, rho)
+    return max(low, -1.0), min(high, 1.0)
 
 
 def _joined(one: float, other: float, rho: float) -> float:

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from swift_thyme.evaluation.statistics import Estimate, mean_difference, mean_score
+from swift_thyme.core.statistics import Estimate, mean_difference, mean_score
 
 
 def pairs(both: int, first: int, second: int, neither: int) -> Estimate:
