@@ -151,7 +151,7 @@ def _shows(picture: Image.Image, box: Box, returned: np.ndarray) -> bool:
     if here > MOST_DIFFERENT:
         return False
     around = [difference(part) for part in _neighbours(box, picture.size, 6)]
-    if not around or min(around) <= max(2 * here, here + 1.5):
+    if not around or min(around) <= max(3 * here, here + 1):
         return False
     # A box that is a little off, because a number was changed where it could not be followed.
     return here <= min(difference(part) for part in _neighbours(box, picture.size, SIDE))
