@@ -1,4 +1,4 @@
-"""Pages of docs/ that hold a part which a script writes from the tables of the code."""
+"""Pages that hold a part which a script writes from tables of the code, or from scripts."""
 
 import argparse
 from collections.abc import Callable

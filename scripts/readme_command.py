@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from generated_page import GeneratedPage
+
 from swift_thyme.core.protocol import build_user_prompt
 from swift_thyme.doctor.job_command import JobCommand, recorded
 
@@ -20,6 +22,7 @@ MODEL, ROWS, OUTPUT = "Qwen/Qwen2.5-VL-7B-Instruct", "rl.jsonl", "output"
 PLUGIN = '"$(thyme plugin)"'
 LEFT_OUT = {"--attn_impl": "it needs the package flash-attn, which the extra does not bring"}
 WIDTH = 98
+NOT_RUN = "<!-- not run: needs the weights of a real model, and GPUs -->"
 INSTALL = """\
 pip install "swift_thyme[gpu] @ git+<this repository>"   # ms-swift 4.6, vLLM 0.23, DeepSpeed
 thyme init recipe && cd recipe                           # prompt.txt, the scripts, a YAML file
@@ -39,18 +42,14 @@ def main() -> int:
 
 def page(text: str) -> str:
     """Return the text of README.md with the command and the row of now."""
-    text = between(text, "recipe", f"```bash\n{INSTALL}\n{command(recipe())}\n```\n")
-    return between(text, "row", f"```json\n{row()}\n```\n")
+    for part in PARTS:
+        text = part.page(text)
+    return text
 
 
-def between(text: str, name: str, block: str) -> str:
-    """Return the text with a block between the two comments of that name."""
-    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise SystemExit(f"README.md has no {start.strip()} with its end")
-    return f"{before}{start}{block}{end}{after}"
+def recipe_block() -> str:
+    """Return the lines that install the package and start the job."""
+    return f"{NOT_RUN}\n```bash\n{INSTALL}\n{command(recipe())}\n```\n"
 
 
 def recipe() -> JobCommand:
@@ -106,6 +105,11 @@ def row() -> str:
     inner = ",\n ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in values.items())
     return f"{{{inner}}}"
 
+
+PARTS = (
+    GeneratedPage(PAGE, "recipe", recipe_block),
+    GeneratedPage(PAGE, "row", lambda: f"```json\n{row()}\n```\n"),
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())
