@@ -170,7 +170,7 @@ print("FOUND" + json.dumps([left, {name: getattr(found, name) for name in names}
 @pytest.mark.slow
 def test_ms_swift_accepts_the_configuration(tmp_path: Path) -> None:
     write_folder(tmp_path, PLUGIN)
-    flags = [*CPU, "--model", str(TINY_MODEL), "--dataset", "d", "--use_vllm", "false"]
+    flags = [*CPU, "--model", str(TINY_MODEL), "--dataset", "d"]
     argv = python_program("-c", ACCEPTS, str(tmp_path / "rl.yaml"), *flags)
     run: subprocess.CompletedProcess[str] = run_program(argv, NPROC_PER_NODE="1")
     line = next((x for x in run.stdout.splitlines() if x.startswith("FOUND")), None)
