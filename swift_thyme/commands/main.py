@@ -18,6 +18,7 @@ from swift_thyme.commands.recipe import init_command, plugin_command
 from swift_thyme.commands.sandbox import sandbox_command
 from swift_thyme.commands.sandbox_server import sandbox_server_command
 from swift_thyme.commands.serve import serve_command
+from swift_thyme.commands.tools import tools_command
 from swift_thyme.commands.view import view_command
 from swift_thyme.core import environment
 from swift_thyme.core.errors import ThymeError
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("sandbox")(sandbox_command)
 app.command("sandbox-server")(sandbox_server_command)
+app.command("tools")(tools_command)
 app.command("ask")(ask_command)
 app.command("serve")(serve_command)
 app.command("eval")(eval_command)
@@ -62,25 +64,35 @@ def start(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="output folder of a GRPO run")],
+    plot: Annotated[
+        bool, typer.Option("--plot", help="draw its curves too, into curves.png beside its log")
+    ] = False,
 ) -> None:
     """Print what a GRPO run did: held-out results and training, before and after."""
     from swift_thyme.view import run_table as reporting
 
-    reporting.main([str(folder)])
+    reporting.main([str(folder), *(["--plot"] if plot else [])])
 
 
 app.command("view")(view_command)
-app.command("doctor")(doctor_command)
+# Flags of a job are for the command itself to read.
+app.command("doctor", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    doctor_command
+)
 app.command("plugin")(plugin_command)
 app.command("init")(init_command)
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line, not a traceback."""
+    """Run the command; an error of ours, or of a file, is one line and no traceback."""
+    debug = False
     try:
+        debug = environment.Reader().switch("THYME_DEBUG")
         app()
-    except ThymeError as error:
-        messages.error(str(error))
+    except (ThymeError, OSError) as error:
+        if debug:
+            raise
+        messages.error(str(error) or type(error).__name__)
         raise SystemExit(1) from error
 
 

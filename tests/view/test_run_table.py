@@ -52,7 +52,7 @@ def test_the_newest_run_is_found_and_a_missing_one_is_an_error(tmp_path: Path) -
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     log = tmp_path / "logging.jsonl"
-    log.write_text('{"reward": 1}\n{"rew')
+    log.write_text('{"reward": 1}\n{"rew\n')
     with pytest.raises(DataError, match=r"logging\.jsonl:2"):
         read_run(log)
 
