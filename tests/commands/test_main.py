@@ -65,7 +65,7 @@ def test_a_place_that_cannot_be_written_or_read_is_one_line(
     assert str(places["file"]) in run.stderr
 
 
-@pytest.mark.parametrize("command", ["version", "plugins", "doctor", "data"])
+@pytest.mark.parametrize("command", ["plugin", "doctor", "data"])
 def test_every_command_names_misspelt_variables(command: str) -> None:
     arguments = [command, "rl", "--help"] if command == "data" else [command]
     if command == "doctor":

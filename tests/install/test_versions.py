@@ -98,3 +98,13 @@ def test_one_extra_brings_all_that_a_gpu_job_needs() -> None:
     (gpu,) = extras()["gpu"]
     assert canonicalize_name(gpu.name) == canonicalize_name(project()["name"])
     assert gpu.extras == extras().keys() - OF_PEOPLE_WHO_WORK_HERE - {"", "gpu"}
+
+
+def test_the_page_says_what_each_extra_brings() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    rows = dict(re.findall(r"^\| (\S+) \| (.+?) \|", page.partition("## Extras")[2], re.MULTILINE))
+    for name, group in extras().items():
+        if name in OF_PEOPLE_WHO_WORK_HERE | {"gpu"}:
+            continue
+        said = re.findall(r"[\w-]+", rows[f"`{name}`" if name else "none"].lower())
+        assert {requirement.name.lower() for requirement in group} <= set(said), name

@@ -30,7 +30,7 @@ picture = numpy.full((40, 60, 3), 255, numpy.uint8)
 cv2.circle(picture, (30, 20), 10, (0, 0, 255), -1)
 PIL.Image.fromarray(picture).save("/mnt/data/temp_processed_images/disc.png")
 print("/mnt/data/temp_processed_images/disc.png")
-PIL.Image.open(image_path).crop((0, 0, 20, 10)).save("/mnt/data/temp_processed_images/crop.png")
+PIL.Image.open(image_path).crop((0, 0, 80, 50)).save("/mnt/data/temp_processed_images/crop.png")
 print("/mnt/data/temp_processed_images/crop.png")
 """
 
@@ -161,7 +161,7 @@ def test_the_sandbox_of_an_installed_package_finds_the_libraries(installed: Inst
     assert done.returncode == 0, done.stderr
     block = json.loads(done.stdout)
     assert block["status"] == "ok"
-    assert [(image["width"], image["height"]) for image in block["images"]] == [(60, 40), (20, 10)]
+    assert [(image["width"], image["height"]) for image in block["images"]] == [(60, 40), (80, 50)]
 
 
 def test_the_installed_package_answers_a_question(installed: Installed) -> None:
@@ -209,7 +209,7 @@ def test_a_script_of_a_new_folder_trains(installed: Installed) -> None:
     saved = saved_arguments(output)
     assert saved["O3"] is True
     assert saved["learning_rate"] == 5e-7
-    assert saved["system"] == str(job / "prompt.txt")
+    assert saved["system"] == (job / "prompt.txt").read_text()
 
 
 def test_a_grpo_job_whose_sandbox_runs_nothing_stops_and_says_why(installed: Installed) -> None:

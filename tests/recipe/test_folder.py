@@ -13,7 +13,7 @@ from swift_thyme.core.errors import SettingsError
 from swift_thyme.plugins import Plugin, plugin_file
 from swift_thyme.recipe.folder import write_folder
 from tests.conftest import TINY_MODEL, python_program, run_program
-from tests.e2e.test_training_scripts import CPU, make_program, make_recorder
+from tests.e2e.test_training_scripts import CPU, RL_SAMPLES, make_program, make_recorder
 
 PLUGIN = plugin_file(Plugin.AGENT_RM)
 SCRIPTS = ("sft_stage1.sh", "sft_stage2.sh", "rl.sh", "rl_server.sh")
@@ -170,7 +170,7 @@ print("FOUND" + json.dumps([left, {name: getattr(found, name) for name in names}
 @pytest.mark.slow
 def test_ms_swift_accepts_the_configuration(tmp_path: Path) -> None:
     write_folder(tmp_path, PLUGIN)
-    flags = [*CPU, "--model", str(TINY_MODEL), "--dataset", "d", "--use_vllm", "false"]
+    flags = [*CPU, *RL_SAMPLES, "--model", str(TINY_MODEL), "--dataset", "d"]
     argv = python_program("-c", ACCEPTS, str(tmp_path / "rl.yaml"), *flags)
     run: subprocess.CompletedProcess[str] = run_program(argv, NPROC_PER_NODE="1")
     line = next((x for x in run.stdout.splitlines() if x.startswith("FOUND")), None)
