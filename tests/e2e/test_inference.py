@@ -157,7 +157,7 @@ def test_an_evaluation_that_was_killed_goes_on_and_reports_the_same(
     assert results["plain"]["tool_use_rate"] == 0
     effect = results["effects"]["no-tools"]
     assert effect["answers_that_change"]["mean"] > 0.6
-    assert effect["difference"]["low"] > 0.2
+    assert effect["difference"]["low"] > 0
     assert results["effects"]["plain"]["difference"]["n"] == 16
     for words in ("with the tool", "plain prompt", "tool refused", "only with the tool"):
         assert words in whole.stdout
