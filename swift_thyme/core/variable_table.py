@@ -48,6 +48,14 @@ _ROLLOUT = (
         count(
             "THYME_KEEP_MB", 2048, "disk that kept trajectories take, all processes together", "MiB"
         ),
+        count(
+            "THYME_REPORT_TRAJECTORIES",
+            2,
+            "kept trajectories that TensorBoard and W&B show as pictures at a time, as --report_to "
+            "names them",
+            "trajectories",
+            low=0,
+        ),
     ),
     *group(
         "Rollout",
@@ -154,18 +162,11 @@ _SANDBOX = group(
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,
-        (
-            "numpy",
-            "cv2",
-            "PIL.Image",
-            "matplotlib.pyplot",
-            "scipy.ndimage",
-            "scipy.optimize",
-            "scipy.signal",
-            "scipy.stats",
-            "sympy",
+        tuple(
+            "numpy cv2 PIL.Image matplotlib.pyplot scipy.ndimage scipy.optimize scipy.signal "
+            "scipy.stats sympy".split()
         ),
-        "modules that a worker loads once; missing ones are left out",
+        "modules that a worker loads once; of the default ones, missing ones are left out",
     ),
     Variable(
         "THYME_SANDBOX_DISABLE",
@@ -179,23 +180,18 @@ _SANDBOX = group(
         Kind.NAMES,
         ("on",),
         "accelerations: all, none, or those to leave out; results are the same",
-        choices=(
-            "on",
-            "off",
-            "-memory_image",
-            "-affinity",
-            "-direct",
-            "-held_blocks",
-            "-late_commit",
-            "-rehearsal",
-            "-hurry",
-            "-encoder_rehearsal",
-            "-early_faults",
-            "-large_first",
-            "-huge_pages",
-            "-imread",
-            "-spares",
+        choices=tuple(
+            "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
+            "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
+    ),
+    Variable(
+        "THYME_SANDBOX_TOOLS",
+        Kind.NAMES,
+        (),
+        "your own Python files and folders, which generated code can import and not change; at a "
+        "sandbox server, those of its host",
+        form="paths of Python files and folders, separated by commas",
     ),
 )
 
@@ -237,6 +233,15 @@ _COMMANDS = group(
         option="--max-pixels",
         reader="commands/model_options.py, host/preflight.py, doctor/job.py, scripts/*.sh",
     ),
+    switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
+)
+
+_HUBS = group(
+    "Commands",
+    "inference/hub.py",
+    switch("USE_HF", False, "names of models are of Hugging Face", owner="ms-swift"),
+    switch("MODELSCOPE_OFFLINE", False, "ModelScope is not asked", owner="ModelScope"),
+    text("MODELSCOPE_DOMAIN", "host of ModelScope", owner="ModelScope"),
 )
 
 _PROCESS = (
@@ -394,5 +399,7 @@ _SCRIPTS = group(
 
 _ALL = (_ROLLOUT, REWARDS, JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
-VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable for part in (*_ALL, _HUBS) for variable in part
+}
 """All variables by name, in the order of the documentation."""

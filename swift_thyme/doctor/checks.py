@@ -43,7 +43,10 @@ TESTED_VERSIONS = {
 }
 """Versions that this package was run with."""
 
-NEEDED_MODULES = ("cv2", "httpx", "math_verify", "numpy", "PIL", "pygments", "rich", "typer")
+NEEDED_MODULES = (
+    *("cv2", "httpx", "latex2sympy2_extended", "numpy", "PIL", "pygments", "rich", "sympy"),
+    "typer",
+)
 
 DEADLINE_S = 60.0
 """Longest wait for one check, in seconds."""

@@ -3,9 +3,9 @@
 A trainer callback (``thyme`` in ms-swift's ``callbacks_map``): after each step it gathers the
 summaries of the trajectories that ended on all ranks and hands their means to the trainer's own
 metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. Every
-sampled trajectory counts, also those that ``--dynamic_sample true`` throws away. It also shows each
+sampled trajectory counts, also those that ``--dynamic_sample true`` throws away. It also hands each
 scored rollout to :mod:`swift_thyme.host.kept_rollouts`, which keeps a few of those that are trained
-on.
+on, and those to :mod:`swift_thyme.host.shown_rollouts`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
 from swift_thyme.host.response_prefix import check_server, prefix_of
 from swift_thyme.host.server_watch import watch_server
+from swift_thyme.host.shown_rollouts import Showcase
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -204,6 +205,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
         self._sampled: list[TrajectorySummary] = []
+        self._showcase: Showcase | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop where rows, sandbox, engine or judge cannot serve the first step.
@@ -243,9 +245,18 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._report("eval")
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the trajectories that were drawn since the last log."""
-        if self._keeper is not None:
-            self._keeper.flush(int(state.global_step))
+        """Write the trajectories that were drawn since the last log, and show some of them."""
+        if self._keeper is None:
+            return
+        kept = self._keeper.flush(int(state.global_step))
+        if not state.is_world_process_zero:
+            return
+        if self._showcase is None:
+            trainer: Any = self.trainer
+            self._showcase = Showcase(
+                self._keep_settings.shown, trainer.callback_handler.callbacks, int(state.max_steps)
+            )
+        self._showcase.show(kept, int(state.global_step))
 
     def _watch_rollouts(self) -> None:
         """Look at the samples of each rollout once they are scored."""

@@ -260,7 +260,7 @@ USES = (
         "reward_funcs dynamic_num_samples num_generations num_generations_eval", "missing_rewards",
         "which reward may be filled, and which rows form a group"),
     Use(Group.REWARDS, _DATA, "OnPolicySample", Kind.DEFINED,
-        "prompt_id", "missing_rewards kept_rollouts",
+        "prompt_id", "missing_rewards rollout_records",
         "the group of a sample"),
     Use(Group.REWARDS, _DATA, "OnPolicySample.to_reward_row", Kind.MENTIONED,
         "messages rollout_infos", "reward_functions",
@@ -325,7 +325,7 @@ USES = (
     Use(Group.CALLBACK, _DATA, "OnPolicySample", Kind.DEFINED,
         "messages images extra prompt_id request_id response_token_ids response_loss_mask "
         "rollout_infos encoded",
-        "callback kept_rollouts",
+        "callback kept_rollouts rollout_records",
         "a scored sample: its texts, ids, images and data row"),
     Use(Group.CALLBACK, _DATA, "GRPOSample", Kind.DEFINED,
         "advantages", "callback",

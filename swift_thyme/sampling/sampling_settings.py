@@ -13,10 +13,13 @@ from typing import Any
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError
 
-__all__ = ["VLLM_HOOK", "SamplingSettings"]
+__all__ = ["SAMPLE_CODE", "VLLM_HOOK", "SamplingSettings"]
 
 VLLM_HOOK = "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor"
 """Name under which vLLM loads the hook; written out so that nobody has to import vLLM for it."""
+
+SAMPLE_CODE = "thyme_sample_code"
+"""Key of a request's ``vllm_xargs`` that asks vLLM's hook to sample code like text (1)."""
 
 
 @dataclass(frozen=True)

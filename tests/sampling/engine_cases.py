@@ -72,7 +72,7 @@ class Sampler:
                 logprobs_mode="processed_logprobs",
                 engine_kwargs={
                     "logits_processors": [
-                        "tests.sampling.scripted:ScriptedLogits",
+                        "tests.sampling.scripted:NamedScript",
                         "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor",
                     ],
                     "additional_config": {"thyme": ADAPTIVE.as_config()},

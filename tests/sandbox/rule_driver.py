@@ -75,9 +75,10 @@ def status_mib(name: str) -> int:
 def children(pid: int) -> list[int]:
     """Return the descendants of a process."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, task.read_text().split())
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return [*found, *(pid for child in found for pid in children(child))]
 
 
