@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES
 
 __all__ = ["JobPlan", "as_mapping", "plan_of"]
@@ -85,12 +86,19 @@ def plan_of(arguments: Any, max_pixels: Any, processes: int) -> JobPlan:
         arguments: ms-swift's argument object, or any object with such fields.
         max_pixels: What the variable ``MAX_PIXELS`` says, None where it is not set.
         processes: Of all hosts together.
+
+    Raises:
+        SettingsError: A flag that takes a number or a switch has another value.
     """
     values: dict[str, Any] = {}
-    for name in JobPlan.__dataclass_fields__:
+    for name, field in JobPlan.__dataclass_fields__.items():
         value = getattr(arguments, name, None)
-        if value is not None:
-            values[name] = value
+        if value is None:
+            continue
+        takes_text = "str" in str(field.type)
+        if isinstance(value, str) and not takes_text:
+            raise SettingsError(f"--{name} {value!r}: expected {field.type}".replace(" | None", ""))
+        values[name] = str(value) if takes_text and isinstance(value, int | float) else value
     dataset = values.get("dataset", ())
     values["dataset"] = (dataset,) if isinstance(dataset, str) else tuple(dataset)
     values["deepspeed"] = _deepspeed(values.get("deepspeed"))

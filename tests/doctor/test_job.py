@@ -69,6 +69,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         job_findings(["--rlhf_type", "dpo"])
     with pytest.raises(SettingsError, match="needs the flags of swift rlhf"):
         job_findings(["swift", "rlhf"])
+    with pytest.raises(SettingsError, match="--num_generations 'four': expected int"):
+        job_findings(["--rlhf_type", "grpo", "--num_generations", "four"])
     with pytest.raises(SettingsError, match="got 'gpro'"):
         job_findings(["gpro"])
     with pytest.raises(DataError, match=r"gone\.json"):
