@@ -85,3 +85,22 @@ class SamplingSettings:
     def from_config(cls, config: Mapping[str, Any]) -> SamplingSettings:
         """Read back what :meth:`as_config` returned."""
         return cls(**config)
+
+    @classmethod
+    def of_engine(
+        cls, additional_config: Mapping[str, Any] | None, environ: Mapping[str, str] | None = None
+    ) -> SamplingSettings:
+        """Return the settings of an engine that loads the hook by name.
+
+        Args:
+            additional_config: vLLM's; a job of ours has put ``thyme`` there. Where a server is
+                started by hand nobody has: code is greedy then, and the variables hold.
+            environ: Variables to read; None reads those of this process.
+
+        Raises:
+            SettingsError: A variable has a value that cannot be used.
+        """
+        config = (additional_config or {}).get("thyme")
+        if config is None:
+            return cls.from_env(environ, adaptive=True)
+        return cls.from_config(config)

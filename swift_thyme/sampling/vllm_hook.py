@@ -61,12 +61,7 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has n
                 "vLLM's second model runner has another interface for logits processors, and the "
                 "sampling hook would not be called: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
-        config: dict[str, Any] | None = (vllm_config.additional_config or {}).get("thyme")
-        self._settings = (
-            SamplingSettings.from_env(adaptive=True)
-            if config is None
-            else SamplingSettings.from_config(config)
-        )
+        self._settings = SamplingSettings.of_engine(vllm_config.additional_config)
         self._tokens = HookTokens.from_tokenizer(
             cached_tokenizer_from_config(vllm_config.model_config)
         )
