@@ -94,14 +94,21 @@ def real(path: Any) -> Any:
     return path if place == text else place
 
 
-def install_path_map(folders: PrivateFolders, images: list[ImageInfo]) -> None:
-    """Make the paths of the prompt work on a host without mount namespaces."""
+def install_path_map(
+    folders: PrivateFolders, images: list[ImageInfo], tools: tuple[str, ...] = ()
+) -> None:
+    """Make the paths of the prompt work on a host without mount namespaces.
+
+    Tools are where they are, also below /tmp.
+    """
     prefixes = list(zip(MOUNTED, folders, strict=True))
     exact = {image.path: image.real for image in images}
 
     def mapped(text: str) -> str:
         if text in exact:
             return exact[text]
+        if any(text == tool or text.startswith(f"{tool}/") for tool in tools):
+            return text
         for old, new in prefixes:
             if text == old or text.startswith(f"{old}/"):
                 return new + text[len(old) :]
