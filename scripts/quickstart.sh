@@ -3,7 +3,7 @@
 # From nothing to a trained step on a machine without a GPU: installs the environment, makes data,
 # and lets unmodified ms-swift train the embedded tiny model with the real vLLM engine (CPU build).
 # The flags given are added to the command and override its own.
-[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by sh
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # started by sh
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

@@ -19,6 +19,8 @@ def cpu_environment(**extra: str) -> dict[str, str]:
     """Return the environment of a job on a machine without a GPU (as scripts/cpu_env.sh)."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Tests of commands quieten ms-swift in this process, and a job would be quiet too.
+    environment.pop("LOG_LEVEL", None)
     environment.update(
         CUDA_VISIBLE_DEVICES="",
         MODELSCOPE_OFFLINE="1",

@@ -50,8 +50,9 @@ def fetch_dataset(name: str) -> str:
     try:
         return fetch(match["name"], match["revision"])
     except ImportError as error:
+        package = str(error.name).partition(".")[0]
         raise SettingsError(
-            f"--hub {name}: needs the package {error.name}: pip install {error.name}"
+            f"--hub {name}: needs the package {package}: pip install {package}"
         ) from error
     except Exception as error:
         # The clients of the two hubs share no base class.

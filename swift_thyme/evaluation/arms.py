@@ -8,11 +8,11 @@ leans on its tool, and is no baseline: one that always writes code answers nothi
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from enum import Enum
 
-from swift_thyme.core.protocol import IMAGE_TAG
+from swift_thyme.core.protocol import IMAGE_TAG, THINK_CLOSE, THINK_OPEN
+from swift_thyme.core.reading import read
 from swift_thyme.core.summary import EndReason
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings
 from swift_thyme.inference.prompt_images import PromptImage
@@ -22,9 +22,6 @@ __all__ = ["BASELINES", "OWN", "PLAIN_REPLY", "TITLES", "Arm", "answer_of", "loo
 
 PLAIN_REPLY = "Reply with the answer alone."
 """Last line of a plain prompt: rules read a short answer, and only a judge reads an essay."""
-
-_THOUGHT_END = re.compile(r"</think>", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think>", re.IGNORECASE)
 
 
 class Arm(str, Enum):
@@ -89,7 +86,8 @@ def answer_of(arm: Arm, finished: FinishedTrajectory) -> str | None:
         return finished.answer
     if finished.summary.end_reason is not EndReason.END_OF_TEXT:
         return None
-    *thoughts, reply = _THOUGHT_END.split(finished.completion)
-    if not thoughts and _THOUGHT.search(reply):
+    tags = read(finished.completion).tags
+    ends = [tag.end for tag in tags if tag.text == THINK_CLOSE]
+    if not ends and any(tag.text == THINK_OPEN for tag in tags):
         return None
-    return reply.strip() or None
+    return finished.completion[max(ends, default=0) :].strip() or None

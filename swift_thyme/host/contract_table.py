@@ -104,7 +104,7 @@ USES = (
         "_move_model_to_vllm", "server_watch",
         "replaced in server mode: asks whether there is an engine before weights are sent"),
     Use(Group.CALLBACK, "swift.rlhf_trainers.vllm_client", "VLLMClient", Kind.DEFINED,
-        "get_model_state_keys", "server_watch",
+        "get_model_state_keys close_communicator", "server_watch",
         "asks the engine of a server for something small"),
 
     # multi-turn rollouts

@@ -131,6 +131,8 @@ def probe_template(template: Any) -> None:
     import torch
     from transformers import GenerationConfig
 
+    from swift_thyme.host.transformers_hook import ThymeLogitsProcessor
+
     tokens = HookTokens.from_tokenizer(template.tokenizer)
     if not tokens.forbidden:
         return
@@ -139,7 +141,9 @@ def probe_template(template: Any) -> None:
     scores = torch.zeros(1, max(len(template.tokenizer), *tokens.forbidden) + 1)
     prompt = torch.tensor([[_first_text_id(template.tokenizer, tokens)]])
     for processor in kwargs.get("logits_processor") or ():
-        scores = processor(prompt, scores)
+        # Those of others expect prompts of the job.
+        if isinstance(processor, ThymeLogitsProcessor):
+            scores = processor(prompt, scores)
     if any(scores[0, token_id] > -_BIAS for token_id in tokens.forbidden):
         raise EngineError(_WITHOUT_HOOK)
 

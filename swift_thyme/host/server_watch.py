@@ -7,6 +7,7 @@ weights are sent, when sending fails, and from time to time while it lasts.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -89,8 +90,11 @@ def _make_sure(client: Any) -> None:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_ANSWER_S)
+    if names:
+        return
+    # At its end the client would tell the server, and wait for an answer without a limit.
+    atexit.unregister(client.close_communicator)
     if failures:
         kind = type(failures[0]).__name__
         raise EngineError(f"swift rollout does not answer ({kind})") from failures[0]
-    if not names:
-        raise EngineError(ENGINE_DIED)
+    raise EngineError(ENGINE_DIED)

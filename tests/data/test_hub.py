@@ -158,7 +158,9 @@ def test_without_a_network_one_line_says_so(
 
 
 def test_a_client_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelscope", None)
+    # Another test of this process may have loaded a part of it.
+    for name in ("modelscope", "modelscope.hub.snapshot_download"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SettingsError, match=r"--hub ms::me/plates: needs the package modelscope"):
         fetch_dataset("ms::me/plates")
 

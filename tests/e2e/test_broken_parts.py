@@ -1,4 +1,4 @@
-"""A job that loses its sandbox while it trains ends with one line that says so."""
+"""Jobs that lose a part while they train end with one line that says which, and never hang."""
 
 import os
 import signal
@@ -11,15 +11,30 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, cpu_environment, python_program
+from swift_thyme.host.server_watch import ENGINE_DIED
+from swift_thyme.sandbox.processes import descendants
+from tests.conftest import ROOT, TINY_MODEL, cpu_environment, python_program
 from tests.sandbox.servers import ServerProcess
 
-from .jobs import SWIFT, as_argv, grpo_flags, training_log
+from .jobs import SWIFT, as_argv, grpo_flags, rollout_server, training_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 MANY_STEPS = 1000
 PATIENCE_S = 400
+SERVER = {
+    "model": TINY_MODEL,
+    "model_type": "qwen2_5_vl",
+    "template": "thyme_tiny",
+    "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py"],
+    "O3": True,
+    "torch_dtype": "float32",
+    "use_hf": True,
+    "max_length": 1024,
+    "vllm_max_model_len": 1024,
+    "vllm_enforce_eager": True,
+    "vllm_gpu_memory_utilization": 0.3,
+}
 
 
 @contextmanager
@@ -72,3 +87,33 @@ def test_a_sandbox_that_dies_while_a_job_trains_stops_it(tmp_path: Path, tiny_da
     said = log.read_text()
     assert "before the first step: sandbox works (" in said and "engine has the hook (" in said
     assert "preflight: groups: 8 samples a rollout" in said
+
+
+def test_an_engine_that_is_killed_under_a_server_stops_the_trainer(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    output, log = tmp_path / "run", tmp_path / "log"
+    mode = {"use_vllm": True, "vllm_mode": "server", "vllm_server_host": "127.0.0.1"}
+    flags = grpo_flags(tiny_data, output, steps=MANY_STEPS) | mode
+    path = f"{ROOT}:{ROOT / 'tests' / 'e2e' / 'cpu_server'}"
+    with rollout_server(tmp_path / "server.log", SERVER) as port:
+        with running_job(log, flags | {"vllm_server_port": port}, PYTHONPATH=path) as job:
+            wait_for_a_step(job, output, log)
+            for pid in engines():
+                os.kill(pid, signal.SIGKILL)
+            assert job.wait(PATIENCE_S) != 0
+    assert ENGINE_DIED in last_line(log)
+
+
+def engines() -> list[int]:
+    """Return the processes of this one's children in which vLLM's engine runs."""
+    found = []
+    for pid in descendants(os.getpid()):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended
+        if b"EngineCore" in command:
+            found.append(pid)
+    assert found
+    return found

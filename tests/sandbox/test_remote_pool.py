@@ -233,13 +233,18 @@ async def _nothing() -> None:
     await asyncio.sleep(0)
 
 
+async def _stay_connected(port: int) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", port):
+        await asyncio.sleep(PATIENCE_S)
+
+
 def test_a_connection_that_begins_when_its_thread_ends_leaves_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         # A coroutine that nobody awaits is a warning of the collector, and so an error here.
         for _ in range(30):
             thread = LoopThread(_nothing)
-            connecting = thread.submit(anyio.connect_tcp("127.0.0.1", port))
+            connecting = thread.submit(_stay_connected(port))
             thread.close()
             with pytest.raises(SandboxUnavailableError, match="closed"):
                 connecting.result(PATIENCE_S)
