@@ -12,7 +12,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
-import io
 import linecache
 import os
 import random
@@ -27,7 +26,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims
+from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims, standard_streams
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
 from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
@@ -57,32 +56,13 @@ _HUGE_PAGE = 2 << 20
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(4)
 
 
-class _CountedOutput(io.RawIOBase):
-    """Writes to the stdout pipe and counts, so that an image has its place between the prints."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.count = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def write(self, data: Any) -> int:
-        written = os.write(self._descriptor, data)
-        self.count += written
-        return written
-
-
 def runner_main(
     connection: socket.socket, stdout: int, config: SessionConfig, library_bytes: int
 ) -> NoReturn:
     """Serve blocks in a process that was just forked; never returns."""
     try:
+        close_descriptors({connection.fileno(), stdout})
         os.dup2(stdout, 1)
-        close_descriptors({connection.fileno()})
         os.chdir(config.folders.output)  # the keeper works in a folder of its own
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _reset_interpreter()
@@ -91,7 +71,7 @@ def runner_main(
             if config.settings.uses(Acceleration.HUGE_PAGES):
                 linux.align_memory(_HUGE_PAGE)
         confine_runner(config, library_bytes)
-        _Runner(connection, config).serve()
+        _Runner(connection, config, stdout).serve()
     except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
         reason = clean_text(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
         connection.send(encode_datagram(Broken(reason)))
@@ -108,33 +88,29 @@ def _reset_interpreter() -> None:
         # Without a seed it finds one of its own, which takes a tenth of a millisecond longer.
         numpy.random.seed(struct.unpack("4I", os.urandom(16)))
     sys.argv = [""]
-    sys.stdin = open(os.devnull)
-    sys.stderr = open(os.devnull, "w")
+    sys.stdin = sys.__stdin__ = open(os.devnull)  # type: ignore[misc]
+    standard_streams.show_warnings()
     gc.enable()
 
 
 def rehearse(config: SessionConfig) -> None:
     """Do what a block does, so that the memory which that needs is mapped in every fork."""
-    stdout = sys.stdout
-    _Runner(None, config).rehearse()
-    sys.stdout = stdout
+    streams = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+    _Runner(None, config, 1).rehearse()
+    sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
 
 
 class _Runner:
-    def __init__(self, connection: socket.socket | None, config: SessionConfig) -> None:
+    def __init__(
+        self, connection: socket.socket | None, config: SessionConfig, stdout: int
+    ) -> None:
         self._connection = connection
         self._config = config
         self._block = 0
         self._successor = 0
         self._inbox = bytearray(MAX_REQUEST_BYTES + 1024)
         self._module = types.ModuleType("__main__")
-        self._raw = _CountedOutput(1)
-        self._stdout = io.TextIOWrapper(
-            io.BufferedWriter(self._raw, 1 << 16),
-            encoding="utf-8",
-            errors="replace",
-            line_buffering=True,
-        )
+        self._streams = standard_streams.StandardStreams(stdout)
 
     def serve(self) -> None:
         sys.modules["__main__"] = self._module
@@ -149,7 +125,6 @@ class _Runner:
     def _get_ready(self, hurry: bool) -> None:
         """Do what the next block needs done; only what it must have where it waits already."""
         self._confine_block()
-        os.set_blocking(1, True)  # the pipe is one that code of another block may have changed
         if not hurry and self._config.settings.uses(Acceleration.REHEARSAL):
             self.rehearse()
         self._send(encode_datagram(RunnerReady()))
@@ -222,10 +197,9 @@ class _Runner:
         self, code: str, images: list[ImageInfo], name: str, namespace: dict[str, Any]
     ) -> BlockReport:
         """Run a program and return the report of it."""
-        stdout = self._stdout
-        self._raw.count = 0
-        sys.stdout = stdout
-        recorder = shims.start(images, self._config.folders, stdout, self._raw)
+        streams = self._streams
+        streams.begin()
+        recorder = shims.start(images, self._config.folders, streams.stdout, streams.pipe)
         process = os.getpid()
         error: ReportedError | None = None
         try:
@@ -247,7 +221,7 @@ class _Runner:
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
         try:
-            stdout.flush()
+            streams.finish()
         except (OSError, ValueError):
             error = error or _error("the output was closed")
         return BlockReport(

@@ -70,7 +70,7 @@ class Recorder:
         if not isinstance(value, str) or self._stdout is None or not os.path.isfile(value):
             return
         self._stdout.flush()
-        if self._raw.count == 0:
+        if not self._raw.printed:
             self.repaired("print_processed_path")
             self._stdout.write(value + "\n")
 
