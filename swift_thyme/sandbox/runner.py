@@ -26,7 +26,16 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims, standard_streams
+from swift_thyme.sandbox import (
+    dead_threads,
+    landlock,
+    linux,
+    mapped_files,
+    repair,
+    seccomp,
+    shims,
+    standard_streams,
+)
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
 from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
@@ -43,6 +52,7 @@ from swift_thyme.sandbox.messages import (
     RunProgram,
     SavedFile,
 )
+from swift_thyme.sandbox.open_files import OpenFiles
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo, SessionConfig
 from swift_thyme.sandbox.wire import clean_text
 
@@ -108,6 +118,7 @@ class _Runner:
         self._config = config
         self._block = 0
         self._successor = 0
+        self._open_files: OpenFiles | None = None
         self._inbox = bytearray(MAX_REQUEST_BYTES + 1024)
         self._module = types.ModuleType("__main__")
         self._streams = standard_streams.StandardStreams(stdout)
@@ -157,11 +168,19 @@ class _Runner:
         if self._successor:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._successor, os.WNOHANG)
+        if self._open_files is None:
+            self._open_files = OpenFiles(self._config.folders.writable)
+        else:
+            self._open_files.bring_back()  # the block that was undone has moved their places
+        had_threads = _thread._count() > 0
         self._successor = _fork_unnoticed()
         if self._successor:
             for descriptor in descriptors:
                 os.close(descriptor)
             return
+        self._open_files = None
+        if had_threads:
+            dead_threads.bury()
         assert self._connection is not None
         self._connection.close()
         self._connection = socket.socket(fileno=descriptors[0])

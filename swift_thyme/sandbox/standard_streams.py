@@ -171,6 +171,7 @@ class StandardStreams:
                     self.stdout.write(stream.getvalue())
         self.stdout.flush()
         self.stderr.flush()
+        self.pipe.mend()  # or the next descriptor that this process gets has its number
 
     def _has_printed(self) -> bool:
         self.stdout.flush()
