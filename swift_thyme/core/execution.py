@@ -52,12 +52,14 @@ class ReturnedImage:
         width: Width in pixels.
         height: Height in pixels.
         name: Base name of the file that the block wrote; for messages only, never a path to open.
+        printed: Whether the block printed its path, or showed it; else it only saved it.
     """
 
     data: bytes
     width: int
     height: int
     name: str
+    printed: bool = True
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,11 @@ class PictureNotes(Protocol):
     def saved(self, path: str) -> None:
         """Note an image file."""
 
-    def withdrawn(self, path: str) -> None:
-        """Remove a file that was shown: it came back under another name."""
+    def withdrawn(self, path: str, instead: str) -> None:
+        """Remove a file that was shown: the picture is in another one."""
+
+    def was_shown(self, path: str) -> None:
+        """Note that a file that was saved is one that the program showed, too."""
 
     def figure_path(self, stem: str) -> str:
         """Return a new file name for a picture that is shown."""
@@ -60,7 +63,7 @@ class _Figures:
         if path is not None:
             self._note(figure, path, was_shown=False)
             if earlier is not None and earlier.was_shown:
-                self._notes.withdrawn(earlier.path)
+                self._notes.withdrawn(earlier.path, path)
         elif not was_stale:
             figure.stale = False  # drawing it for another purpose is no change
         return result
@@ -70,7 +73,10 @@ class _Figures:
         if _is_blank(figure):
             return
         self._last_shown = figure
-        if self._unchanged(figure) is None:
+        earlier = self._unchanged(figure)
+        if earlier is not None:
+            self._notes.was_shown(earlier.path)
+        else:
             path = self._notes.figure_path("figure")
             self._savefig(figure, path)
             self._note(figure, path, was_shown=True)

@@ -102,9 +102,7 @@ def _open_descriptors() -> list[int]:
     return [_FIRST + match.start() for match in _IS_OPEN.finditer(answers)]
 
 
-def _names(
-    folders: tuple[str, ...], numbers: set[tuple[int, int]]
-) -> dict[tuple[int, int], str]:
+def _names(folders: tuple[str, ...], numbers: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """Return a name for each file that has one in the folders."""
     names: dict[tuple[int, int], str] = {}
     waiting = list(folders)

@@ -246,7 +246,11 @@ class _Runner:
         return BlockReport(
             error,
             tuple(dict.fromkeys(recorder.repairs))[:MAX_REPAIRS],
-            tuple(SavedFile(n, path) for n, path in recorder.events[:MAX_SAVED] if _fits(path)),
+            tuple(
+                SavedFile(place, path, path in recorder.shown)
+                for place, path in recorder.events[-MAX_SAVED:]
+                if _fits(path)
+            ),
             {a: b for a, b in list(recorder.aliases.items())[:MAX_SAVED] if _fits(a) and _fits(b)},
             mapped_files.maps_files(),
         )

@@ -37,6 +37,7 @@ class Recorder:
         self.aliases: dict[str, str] = {}
         self.repairs: list[str] = []
         self.images: list[ImageInfo] = []
+        self.shown: set[str] = set()
         self.folders: PrivateFolders = MOUNTED
         self.block = 0
         self._stdout: io.TextIOWrapper | None = None
@@ -48,6 +49,7 @@ class Recorder:
     ) -> None:
         """Start a block; numbering of shown pictures goes on."""
         self.events, self.repairs, self.aliases = [], [], {}
+        self.shown = set()
         self.block += 1
         self.images, self.folders = images, folders
         self._stdout, self._raw = stdout, raw
@@ -58,11 +60,16 @@ class Recorder:
             self._stdout.flush()
             self.events.append((self._raw.count, os.path.abspath(path)))
 
-    def withdrawn(self, path: str) -> None:
-        """Remove a file that was shown: the picture came back under another name."""
+    def withdrawn(self, path: str, instead: str) -> None:
+        """Remove a file that was shown: the picture is in another one."""
         self.events = [event for event in self.events if event[1] != path]
+        self.was_shown(instead)
         with contextlib.suppress(OSError):
             os.remove(path)
+
+    def was_shown(self, path: str) -> None:
+        """Note that a file that was saved is one that the program showed, too."""
+        self.shown.add(os.path.abspath(path))
 
     def repaired(self, name: str) -> None:
         """Note the name of a repair."""
@@ -74,6 +81,7 @@ class Recorder:
             self._serial += 1
             path = f"{OUTPUT_FOLDER}/{stem}_{self._serial}.png"
             if not os.path.exists(path):
+                self.shown.add(path)
                 return path
 
     def print_processed_path(self, value: Any) -> None:

@@ -59,9 +59,11 @@ class CountedPipe(io.RawIOBase):
         return self.count > self.of_errors
 
     def writable(self) -> bool:
+        """Say that it takes bytes."""
         return True
 
     def fileno(self) -> int:
+        """Return the number by which the code knows the pipe."""
         return 1
 
     def close(self) -> None:
@@ -73,6 +75,7 @@ class CountedPipe(io.RawIOBase):
         os.set_blocking(1, True)
 
     def write(self, data: Any) -> int:
+        """Write bytes and return how many were taken."""
         written = os.write(self._descriptor, data)
         self.count += written
         return written
