@@ -225,7 +225,7 @@ def find_paths(
             only_saved.append(path)
             places.append((len(text), len(text), path))
     most = max(0, min(_MAX_ONLY_SAVED, config.settings.images - len(places) + len(only_saved)))
-    kept = frozenset(only_saved[len(only_saved) - most :] if most else ())
+    kept = frozenset(only_saved[max(0, len(only_saved) - most) :])
     left_out = set(only_saved) - kept
     # What was saved before a line was printed comes before the picture that this line names.
     places = sorted((p for p in places if p[2] not in left_out), key=lambda place: place[:2])

@@ -255,9 +255,9 @@ def test_of_many_pictures_that_were_only_saved_the_last_ones_come_back(
     print("0.png")
     """
     (result,) = run(session, [code])
-    assert [image.width for image in result.images] == [40, 48, 49, 50, 51]
+    assert [image.width for image in result.images] == [48, 49, 50, 51, 40]
     text = render_observation(result).text
     assert text.count("<image>") == 5 and "(7 more images were saved: print a path" in text
     fewer = render_observation(result, max_only_saved=1)
-    assert [image.width for image in fewer.images] == [40, 51]
+    assert [image.width for image in fewer.images] == [51, 40]
     assert "(3 more images were saved" in fewer.text
