@@ -224,7 +224,8 @@ def find_paths(
             seen.add(path)
             only_saved.append(path)
             places.append((len(text), len(text), path))
-    most = max(0, min(_MAX_ONLY_SAVED, config.settings.images - len(places) + len(only_saved)))
+    asked_for = sum(path in shown or path in inputs for *_, path in places) - len(only_saved)
+    most = max(0, min(_MAX_ONLY_SAVED, config.settings.images - asked_for))
     kept = frozenset(only_saved[max(0, len(only_saved) - most) :])
     left_out = set(only_saved) - kept
     # What was saved before a line was printed comes before the picture that this line names.
