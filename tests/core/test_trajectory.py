@@ -179,11 +179,11 @@ async def test_images_that_were_only_saved_never_end_a_trajectory() -> None:
     both = ExecutionResult(
         ExecutionStatus.OK, images=(saved, saved, PICTURE), parts=(saved, replace(saved), PICTURE)
     )
-    trajectory, _ = make_trajectory(both, both, both, both, limits=Limits(max_images=5))
+    trajectory, _ = make_trajectory(both, both, both, both, limits=Limits(max_images=6))
     counts = []
     for _ in range(3):
         outcome = await trajectory.advance(ids("<code>1</code>"), "stop")
-        assert not outcome.done
+        assert not outcome.done, trajectory.summary.end_reason
         counts.append(len(outcome.images))
     assert counts == [3, 1, 1]
     assert outcome.images == (PICTURE,)

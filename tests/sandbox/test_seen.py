@@ -261,3 +261,13 @@ def test_of_many_pictures_that_were_only_saved_the_last_ones_come_back(
     fewer = render_observation(result, max_only_saved=1)
     assert [image.width for image in fewer.images] == [51, 40]
     assert "(3 more images were saved" in fewer.text
+
+
+def test_the_api_of_opencv_4_is_there(session: SandboxSession) -> None:
+    code = """
+    faces = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    thin = cv2.ximgproc.thinning(cv2.circle(np.zeros((40, 40), np.uint8), (20, 20), 9, 255, 5))
+    print(faces.empty(), cv2.HOGDescriptor().winSize, 0 < (thin > 0).sum() < 99)
+    """
+    (result,) = run(session, [code])
+    assert (result.stdout, result.error) == ("False (64, 128) True\n", None)
