@@ -48,7 +48,7 @@ class OpenFiles:
     """The places of the files that this process has open; make it to note them.
 
     Args:
-        folders: The private folders, as this process sees them.
+        folders: The private folders, as the code knows them.
     """
 
     def __init__(self, folders: tuple[str, ...]) -> None:
@@ -108,14 +108,18 @@ def _names(folders: tuple[str, ...], numbers: set[tuple[int, int]]) -> dict[tupl
     waiting = list(folders)
     looked = 0
     while waiting and looked < _MAX_NAMES and len(names) < len(numbers):
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+        folder = waiting.pop()
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 looked += 1
+                # Not the entry's own path: on hosts without mount namespaces, functions that take a
+                # path expect the one that the code knows.
+                path = f"{folder}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+                    waiting.append(path)
                     continue
                 status = entry.stat(follow_symlinks=False)
                 number = (status.st_dev, status.st_ino)
                 if number in numbers:
-                    names.setdefault(number, entry.path)
+                    names.setdefault(number, path)
     return names

@@ -53,6 +53,7 @@ from swift_thyme.sandbox.messages import (
     SavedFile,
 )
 from swift_thyme.sandbox.open_files import OpenFiles
+from swift_thyme.sandbox.rootfs import MOUNTED
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo, SessionConfig
 from swift_thyme.sandbox.wire import clean_text
 
@@ -169,7 +170,7 @@ class _Runner:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._successor, os.WNOHANG)
         if self._open_files is None:
-            self._open_files = OpenFiles(self._config.folders.writable)
+            self._open_files = OpenFiles(MOUNTED.writable)
         else:
             self._open_files.bring_back()  # the block that was undone has moved their places
         had_threads = _thread._count() > 0
