@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.observation import render_observation
-from swift_thyme.sandbox import ExecutionResult, SandboxSession
+from swift_thyme.sandbox import ExecutionResult, SandboxPool, SandboxSession
+from tests.sandbox.conftest import small_settings
 
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\n"
 BOOM = "raise RuntimeError('boom')"
@@ -140,6 +141,17 @@ def test_a_file_that_stays_open_is_as_it_was_before_a_failed_block(
     blocks += [f"{harm}\n{BOOM}"] * 2 + ["n = fh.write('three\\n'); fh.close()"]
     run(session, blocks)
     assert session.run_sync("print(open('log.txt').read())").stdout == "one\nthree\n\n"
+
+
+def test_an_open_file_is_found_again_without_namespaces() -> None:
+    first = "fh = open('/tmp/log.txt', 'w'); n = fh.write('one\\n'); fh.flush()"
+    harm = f"import os; os.remove('/tmp/log.txt')\n{BOOM}"
+    with (
+        SandboxPool(small_settings(disable=("namespaces",))) as pool,
+        pool.open_sync([]) as session,
+    ):
+        run(session, [first, harm, "n = fh.write('two\\n'); fh.close()"])
+        assert session.run_sync("print(open('/tmp/log.txt').read())").stdout == "one\ntwo\n\n"
 
 
 def test_a_file_is_read_on_where_the_last_good_block_stopped(session: SandboxSession) -> None:
