@@ -66,6 +66,7 @@ class Bench:
         from swift.infer_engine import GRPOVllmEngine
 
         from swift_thyme.host import tiny_template as template
+        from swift_thyme.host.cpu_vllm import free_share
         from swift_thyme.host.template_images import install_image_accounting
         from swift_thyme.sampling.sampling_settings import SamplingSettings
 
@@ -83,6 +84,7 @@ class Bench:
             max_model_len=1024,
             enforce_eager=True,
             max_num_seqs=requests,
+            gpu_memory_utilization=free_share(0.9),
             limit_mm_per_prompt={"image": 6, "video": 0},
             seed=0,
             logprobs_mode="processed_logprobs",

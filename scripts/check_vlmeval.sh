@@ -3,8 +3,9 @@
 # Scores the embedded tiny model with VLMEvalKit through `thyme serve`, and with `thyme eval`, on the
 # same generated files, and compares every prediction. VLMEvalKit (ms-vlmeval) goes into an
 # environment of its own beside this one: VLMEVAL_ENV=FOLDER keeps it, else it is made anew.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # started by sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 # shellcheck source=scripts/cpu_env.sh
 . scripts/cpu_env.sh

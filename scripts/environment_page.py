@@ -1,27 +1,14 @@
-"""usage: python scripts/environment_page.py
+"""usage: python scripts/environment_page.py [--write]
 
-Writes the tables of docs/environment.md from the declared table of variables.
+Prints the tables of docs/environment.md, from the declared table of variables, or writes the page.
 """
 
 from itertools import groupby
-from pathlib import Path
+
+from generated_page import DOCS, GeneratedPage
 
 from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.core.variables import Value, Variable
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
-START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
-
-
-def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def page(text: str) -> str:
-    """Return the text of the page with the tables of now."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return "".join([before, START, tables(), "\n", END, after])
 
 
 def tables() -> str:
@@ -32,7 +19,7 @@ def tables() -> str:
         parts.append("| variable | default | unit | values | meaning | read by |\n")
         parts.append("| --- | --- | --- | --- | --- | --- |\n")
         parts.extend(f"| {' | '.join(cells(variable))} |\n" for variable in variables)
-    return "".join(parts)
+    return "".join([*parts, "\n"])
 
 
 def cells(variable: Variable) -> list[str]:
@@ -71,5 +58,7 @@ def written(value: Value | None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+PAGE = GeneratedPage(DOCS / "environment.md", "tables", tables)
+
 if __name__ == "__main__":
-    main()
+    PAGE.main(__doc__)

@@ -4,38 +4,13 @@ Prints which flags of ms-swift work with --O3 true, as Markdown, or writes it in
 tests/host/test_flag_table.py holds each row to its word.
 """
 
-import argparse
 from collections.abc import Iterable
-from pathlib import Path
+
+from generated_page import DOCS, GeneratedPage
 
 from swift_thyme.host.flag_row import FlagRow
 from swift_thyme.host.flag_table import HOST_ROWS, JOB_ROWS, REFUSED_ROWS
 from swift_thyme.host.working_flags import UNTOUCHED, WORKING_ROWS
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "flags.md"
-START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write it into docs/flags.md")
-    if parser.parse_args().write:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(tables(), end="")
-
-
-def page(text: str) -> str:
-    """Return the text of the page with the tables of now.
-
-    Raises:
-        ValueError: The page has no place for them.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{PAGE.name} lacks the lines {START.strip()} and {END.strip()}")
-    return "".join([before, START, tables(), END, after])
 
 
 def tables() -> str:
@@ -111,5 +86,7 @@ def test(row: FlagRow) -> str:
     )
 
 
+PAGE = GeneratedPage(DOCS / "flags.md", "tables", tables)
+
 if __name__ == "__main__":
-    main()
+    PAGE.main(__doc__)

@@ -3,8 +3,9 @@
 # Installs the locked CPU environment into .venv at the root of the repository: ms-swift, torch and
 # vLLM's CPU build, with every hash checked. A second call with an unchanged lock file does nothing.
 # PYTHON=python3.11 chooses the interpreter (3.10, 3.11 or 3.12).
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # started by sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 pick_python() {

@@ -1,13 +1,1 @@
-#!/usr/bin/env bash
-# usage: MODEL=stage1/checkpoint DATASET="..." SAVE_PATH=... bash scripts/sft_stage2.sh [flags of swift sft]
-# Supervised training, second stage (annealing): as the first, from its checkpoint, with a tenth of
-# its learning rate. Flags given here override.
-set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=scripts/common.sh
-. "$root/scripts/common.sh"
-need MODEL "the checkpoint of the first stage"
-need DATASET "the rows to anneal on: one or more files, separated by blanks"
-need SAVE_PATH "the folder for checkpoints"
-
-exec bash "$root/scripts/sft_stage1.sh" --learning_rate 1e-6 "$@"
+../swift_thyme/recipe/sft_stage2.sh

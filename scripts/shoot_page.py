@@ -22,11 +22,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "viewer.png")
     parser.add_argument("--id", default="", help="trajectory to open; default: the first")
     parser.add_argument("--dark", action="store_true")
+    parser.add_argument("--width", type=int, default=1440, help="of the window, in CSS pixels")
+    parser.add_argument("--height", type=int, default=940)
+    parser.add_argument("--press", default="", help="keys to press first: c, g, b, r ...")
     arguments = parser.parse_args()
     with Page() as page:
-        page.resize(1440, 940, 1.25)
+        page.resize(arguments.width, arguments.height, 1.25)
         page.colours("dark" if arguments.dark else "light")
         page.open(arguments.page.resolve().as_uri() + (f"#{arguments.id}" if arguments.id else ""))
+        for key in arguments.press:
+            page.press(key)
         page.evaluate("Promise.all([...document.images].filter(i => i.src).map(i => i.decode()))")
         page.screenshot(arguments.out)
         if page.errors:

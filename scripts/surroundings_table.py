@@ -4,12 +4,10 @@ Prints what the sandbox is in which surrounding, as Markdown, or writes it into 
 tests/sandbox/test_guarantees.py builds each surrounding and holds the sandbox to these values.
 """
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "sandbox.md"
-START, END = "<!-- surroundings -->\n", "<!-- end of surroundings -->\n"
+from generated_page import DOCS, GeneratedPage
+
 PROMISES = (
     "host files not read",
     "not written",
@@ -47,28 +45,6 @@ EXPECTED = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write it into docs/sandbox.md")
-    if parser.parse_args().write:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(table(), end="")
-
-
-def page(text: str) -> str:
-    """Return the text of the page with the table of now.
-
-    Raises:
-        ValueError: The page has no place for it.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{PAGE.name} lacks the lines {START.strip()} and {END.strip()}")
-    return "".join([before, START, table(), END, after])
-
-
 def table() -> str:
     """Return the table, a line for each surrounding."""
     layers = ("namespaces", "Landlock", "seccomp", "own user id", "`auto`")
@@ -82,5 +58,7 @@ def table() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+PAGE = GeneratedPage(DOCS / "sandbox.md", "surroundings", table)
+
 if __name__ == "__main__":
-    main()
+    PAGE.main(__doc__)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # usage: bash scripts/test.sh [arguments of pytest]
 # Lint, types and tests, the slow ones included. Tests marked `ci` run with CI=true alone.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # started by sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 bash scripts/setup.sh
 # shellcheck source=scripts/cpu_env.sh

@@ -21,11 +21,12 @@ ARROWS = {
     "rewards": {"answers", "core"},
     "host": {"core", "rewards", "sampling", "sandbox", "testbed"},
     "plugins": {"host"},
+    "recipe": {"core"},
     "inference": {"core", "host", "sampling", "sandbox", "testbed"},
     "web": set(),
     "sandbox_server": {"core", "sandbox", "web"},
     "serve": {"core", "inference", "sampling", "sandbox", "web"},
-    "evaluation": {"answers", "core", "data", "inference", "rewards", "sandbox"},
+    "evaluation": {"answers", "core", "data", "inference", "rewards", "sandbox", "view"},
     "data": {"core", "sandbox"},
     "view": {"core"},
     "doctor": {"core", "host", "rewards", "sampling", "sandbox"},
@@ -36,8 +37,8 @@ nothing imports it."""
 HOST_BLIND = {"inference", "sandbox_server", "serve", "web", "evaluation", "data", "view"}
 """Packages that must do without ms-swift's training side."""
 TRAINING_SIDE = {
-    *("callback", "flag", "kept_rollouts", "missing_rewards", "register", "scheduler"),
-    "server_rollout",
+    *("callback", "flag", "kept_rollouts", "missing_rewards", "register", "rollout_records"),
+    *("scheduler", "server_rollout", "shown_rollouts"),
 }
 
 ENGINE_ADAPTERS = {

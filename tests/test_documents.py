@@ -18,6 +18,7 @@ OF_OTHERS = {
     "run_thyme.py",  # a program that the page shows
     "FILE.py",
     "report.txt",  # what a command writes
+    "my_prompt.txt",  # the same
     "images/",
     "pictures/",
     "output/",
@@ -38,10 +39,11 @@ def code_of(page: Path) -> Iterator[str]:
 def paths_of(page: Path) -> set[str]:
     """Return what looks like a path of this repository in the code of a page."""
     found = set()
+    made = set(re.findall(r"<!-- file: (\S+) -->", page.read_text(encoding="utf-8")))
     for span in code_of(page):
         found |= {path for path in FILE.findall(span) if not path.startswith(("/", "."))}
         found |= {path for path in FOLDER.findall(span) if path.partition("/")[0] in TOP}
-    return {path for path in found - OF_OTHERS if not path.startswith("output/")}
+    return {path for path in found - OF_OTHERS - made if not path.startswith("output/")}
 
 
 def exists(path: str) -> bool:

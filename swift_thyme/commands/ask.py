@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from swift_thyme.commands.messages import plain, say
+from swift_thyme.commands.messages import note, plain, say
 from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import DataError, SandboxUnavailableError
 from swift_thyme.core.summary import EndReason
@@ -27,7 +27,12 @@ from swift_thyme.inference.loop import (
     TextEvent,
     run_trajectory,
 )
-from swift_thyme.inference.model import ModelSettings, open_engine, quiet_hosts
+from swift_thyme.inference.model import (
+    ModelSettings,
+    known_question,
+    open_engine,
+    quiet_hosts,
+)
 from swift_thyme.inference.prompt_images import PromptImage, read_image
 from swift_thyme.inference.task import Task, make_task
 
@@ -90,6 +95,9 @@ async def _ask(
     finished: FinishedTrajectory | None = None
     try:
         async with open_engine(settings) as engine:
+            known = known_question(settings)
+            if known is not None and task.question.strip() != known:
+                note(f"note: the tiny model learnt one question ({known!r}); others give noise")
             events = run_trajectory(engine, task, pool, loop_settings)
             async with aclosing(events):
                 async for event in events:

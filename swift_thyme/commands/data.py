@@ -22,7 +22,9 @@ from rich.progress import (
 
 from swift_thyme.commands.messages import say
 from swift_thyme.commands.model_options import finite
-from swift_thyme.data.conversion_report import render_report
+from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.data.conversion_report import Report, render_report
+from swift_thyme.data.hub import fetch_dataset
 from swift_thyme.data.job import JobProgress, run_job
 from swift_thyme.data.job_options import JobOptions
 
@@ -37,8 +39,16 @@ data_app = typer.Typer(
 )
 
 Inputs = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(help="Parquet, JSONL or TSV files, folders of them, `datasets` folders."),
+]
+Hub = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hub",
+        help="A data set of a hub: hf::NAME (Hugging Face) or ms::NAME (ModelScope), @REVISION "
+        "may follow. May be given several times.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 ImageRoot = Annotated[
@@ -124,6 +134,33 @@ def _run(options: JobOptions, overwrite: bool) -> None:
         report = run_job(options, progress, overwrite=overwrite)
     render_report(report, Console(soft_wrap=True, highlight=False))
     say(f"written to {options.out}: {', '.join(_outputs(Path(options.out)))}")
+    if not report.kept:
+        # A script that goes on would train on nothing.
+        raise DataError(_nothing_kept(report, options))
+
+
+def _nothing_kept(report: Report, options: JobOptions) -> str:
+    if not report.rows:
+        return f"no row was found in {', '.join(options.inputs)}"
+    listing = Path(options.out) / "rejected.jsonl"
+    reason, count = max(report.reasons.items(), key=lambda item: item[1])
+    return (
+        f"none of {report.rows} rows can be used: {count} times {reason}; "
+        f"{listing} has the reason of each"
+    )
+
+
+def _inputs(paths: list[Path] | None, names: list[str] | None) -> tuple[str, ...]:
+    """Return the absolute paths of what a job reads; fetches what lies at a hub.
+
+    Raises:
+        SettingsError: Nothing was given, or a name cannot be used.
+        DataError: A data set cannot be fetched.
+    """
+    if not paths and not names:
+        raise SettingsError("give files or folders to read, or --hub NAME")
+    fetched = [Path(fetch_dataset(name)) for name in names or []]
+    return tuple(os.path.abspath(path) for path in [*(paths or []), *fetched])
 
 
 def _outputs(out: Path) -> list[str]:
@@ -136,8 +173,9 @@ def _absolute(path: Path | None) -> str | None:
 
 @data_app.command("sft")
 def sft(
-    inputs: Inputs,
     out: Out,
+    inputs: Inputs = None,
+    hub: Hub = None,
     execute: Annotated[
         bool,
         typer.Option("--execute", help="Run the code in the sandbox; drop rows where it fails."),
@@ -160,7 +198,7 @@ def sft(
     _run(
         JobOptions(
             kind="sft",
-            inputs=tuple(os.path.abspath(path) for path in inputs),
+            inputs=_inputs(inputs, hub),
             out=os.path.abspath(out),
             image_root=_absolute(image_root),
             max_megapixels=max_megapixels,
@@ -176,8 +214,9 @@ def sft(
 
 @data_app.command("rl")
 def rl(
-    inputs: Inputs,
     out: Out,
+    inputs: Inputs = None,
+    hub: Hub = None,
     system: Annotated[
         Path | None,
         typer.Option(
@@ -215,7 +254,7 @@ def rl(
     _run(
         JobOptions(
             kind="rl",
-            inputs=tuple(os.path.abspath(path) for path in inputs),
+            inputs=_inputs(inputs, hub),
             out=os.path.abspath(out),
             image_root=_absolute(image_root),
             max_megapixels=max_megapixels,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from swift_thyme.commands.model_options import finite
 from swift_thyme.doctor.checks import DEADLINE_S, Finding, State, findings
+from swift_thyme.doctor.job import job_findings
 
 __all__ = ["doctor_command"]
 
@@ -22,6 +23,15 @@ _STYLES = {State.OK: "green", State.LOOK: "yellow", State.BROKEN: "bold red"}
 
 
 def doctor_command(
+    context: typer.Context,
+    job: Annotated[
+        bool,
+        typer.Option(
+            "--job",
+            help="look at a job instead: its command line follows (swift rlhf FLAGS), or a YAML "
+            "file, or a script such as scripts/rl.sh",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     timeout_s: Annotated[
         float, typer.Option("--timeout-s", min=1, help="longest wait in seconds", callback=finite)
@@ -32,7 +42,11 @@ def doctor_command(
     Ends with status 1 where something that is needed or configured does not work.
     """
     console = Console()
-    if as_json:
+    if context.args and not job:
+        raise typer.BadParameter(f"no such option or argument: {context.args[0]}")
+    if job:
+        sections: Mapping[str, Sequence[Finding]] = {"Job": job_findings(context.args)}
+    elif as_json:
         sections = findings(timeout_s)
     else:
         with Console(stderr=True).status("looking (a few seconds: vLLM takes long to load)"):

@@ -17,10 +17,15 @@ from swift_thyme.answers.maths import MathsChecker
 from swift_thyme.commands.messages import say, warn
 from swift_thyme.commands.model_options import ModelOptions, with_model_options
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.evaluation.arms import OWN, TITLES, Arm
+from swift_thyme.evaluation.base import base_model, base_outcomes, check_base
 from swift_thyme.evaluation.items import PromptStyle
 from swift_thyme.evaluation.judging import judge_settings, judge_undecided
-from swift_thyme.evaluation.results import build_report, outcomes, report_table
-from swift_thyme.evaluation.run import Arm, EvalSettings, Evaluation, Job
+from swift_thyme.evaluation.outcome import outcomes
+from swift_thyme.evaluation.report_table import report_table
+from swift_thyme.evaluation.results import build_report
+from swift_thyme.evaluation.results_page import Benchmark, write_results_page
+from swift_thyme.evaluation.run import EvalSettings, Evaluation, Job
 from swift_thyme.evaluation.run import Progress as RunProgress
 from swift_thyme.evaluation.tsv import Dataset, read_tsv
 from swift_thyme.evaluation.vlmeval_files import write_predictions
@@ -29,6 +34,14 @@ from swift_thyme.inference.model import ModelSettings, describe, open_engine, qu
 from swift_thyme.rewards.reward_settings import JudgeSettings
 
 _MATHS_TIMEOUT_S = 2.0
+_TOOLS = {
+    "on": {Arm.TOOLS},
+    "plain": {Arm.PLAIN},
+    "off": {Arm.NO_TOOLS},
+    "both": {Arm.TOOLS, Arm.NO_TOOLS},
+    "all": set(OWN),
+}
+"""Values of ``--tools`` and the arms that they stand for."""
 _MOST_NAMED = 20
 """Rows that are named on the terminal; all of them are in the report."""
 
@@ -47,12 +60,25 @@ def eval_command(
         int | None, typer.Option("--limit", min=1, help="The first items only.")
     ] = None,
     tools: Annotated[
-        str, typer.Option("--tools", help="on, off, or both: then answers are compared.")
+        str,
+        typer.Option(
+            "--tools",
+            help="on, plain (a prompt that never mentions code), off (code is refused), both (on "
+            "and off), all, or several with commas: then the tool's effect is shown.",
+        ),
     ] = "on",
     no_tools: Annotated[
         bool,
         typer.Option("--no-tools", help="As --tools off; compares with what is in --out already."),
     ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            help="Folder of another model's thyme eval --tools plain on the same files: the model "
+            "that this one was made of.",
+        ),
+    ] = None,
     shuffle: Annotated[
         bool | None,
         typer.Option(
@@ -85,11 +111,7 @@ def eval_command(
     """
     quiet_hosts()
     judged_by = judge_settings() if judge else None
-    if tools not in ("on", "off", "both"):
-        raise SettingsError(f"--tools must be on, off or both, not {tools!r}")
-    arms = [Arm.NO_TOOLS] if no_tools or tools == "off" else [Arm.TOOLS]
-    if tools == "both" and not no_tools:
-        arms = list(Arm)
+    arms = [Arm.NO_TOOLS] if no_tools else _arms(tools)
     settings = options.model_settings(concurrency=concurrency)
     loop = options.loop_settings(settings)
     datasets = [read_tsv(path, strict=strict) for path in data]
@@ -111,17 +133,45 @@ def eval_command(
         )
         for dataset in datasets
     ]
+    bases = [None if base is None else check_base(e, base) for e in evaluations]
     with exit_on_interrupt():
-        missing = asyncio.run(
-            _evaluate(evaluations, settings, arms, runs, limit, judged_by, concurrency, strict)
+        results = asyncio.run(
+            _evaluate(
+                evaluations, bases, settings, arms, runs, limit, judged_by, concurrency, strict
+            )
         )
+        model_name = Path(settings.model or "model").name or "model"
+        for evaluation, (benchmark, _) in zip(evaluations, results, strict=True):
+            _say_results(evaluation, benchmark, model_name)
+        page = out / "results.html"
+        write_results_page(page, [benchmark for benchmark, _ in results], model_name)
+        say(f"{page}")
+    missing = sum(missing for _, missing in results)
     if missing:
         warn(f"{missing} trajectories are missing, see above; the same command tries them again")
         raise typer.Exit(1)
 
 
+def _arms(text: str) -> list[Arm]:
+    """Return the arms that ``--tools`` names, in the order of the tables.
+
+    Raises:
+        SettingsError: It names something else.
+    """
+    arms: set[Arm] = set()
+    for name in text.split(","):
+        if name.strip() not in _TOOLS:
+            raise SettingsError(
+                f"--tools must be one of {', '.join(_TOOLS)}, or several of them with commas, "
+                f"not {text!r}"
+            )
+        arms.update(_TOOLS[name.strip()])
+    return [arm for arm in OWN if arm in arms]
+
+
 async def _evaluate(
     evaluations: list[Evaluation],
+    bases: list[Path | None],
     settings: ModelSettings,
     arms: list[Arm],
     runs: int,
@@ -129,48 +179,69 @@ async def _evaluate(
     judge: JudgeSettings | None,
     concurrency: int,
     strict: bool,
-) -> int:
-    """Run what is not done, report everything; return how many trajectories are missing.
+) -> list[tuple[Benchmark, int]]:
+    """Run what is not done; return each file's outcomes and how many trajectories are missing.
 
     Those of rows that were left out are missing too.
     """
     plans = [(e, _jobs(e.dataset, arms, runs, limit)) for e in evaluations]
     todo = [(e, jobs) for e, jobs in plans if any(job.id not in e.records() for job in jobs)]
-    model_name = settings.model or "model"
-    model_name = Path(model_name).name or "model"
     if todo:
         await _run(todo, settings, concurrency, strict)
-    missing = 0
-    for evaluation, jobs in plans:
+    results = []
+    for (evaluation, jobs), base in zip(plans, bases, strict=True):
         done = evaluation.records()
-        # What an earlier call did with or without tools belongs into the comparison.
+        # What an earlier call did in another arm belongs into the comparison.
         wanted = {job.id for job in jobs}
-        both = _jobs(evaluation.dataset, list(Arm), runs, limit)
-        known = [job for job in both if job.id in wanted or job.id in done]
+        all_arms = _jobs(evaluation.dataset, list(OWN), runs, limit)
+        known = [job for job in all_arms if job.id in wanted or job.id in done]
         maths = MathsChecker(_MATHS_TIMEOUT_S)
         try:
             found = outcomes(evaluation, known, maths)
+            if base is not None:
+                others = _jobs(evaluation.dataset, [Arm.BASE], runs, limit)
+                found += base_outcomes(evaluation, base, others, maths)
+                known += others
         finally:
             maths.close()
         if judge is not None:
             found = await judge_undecided(evaluation.out, found, judge)
         report = build_report(evaluation, known, found)
-        write_predictions(evaluation.out / "vlmeval", evaluation.dataset, model_name, found)
-        (evaluation.out / "report.json").write_text(
-            json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
-        Console().print(report_table(report))
-        seconds = report["times"]["seconds_per_item"]
-        if seconds is not None:
-            say(f"{seconds:.2f} s per trajectory, waiting for the engine included")
-            say(f"interval: {report['interval']}")
-        say(f"{evaluation.out / 'report.json'}")
-        missing += sum(job.id not in done for job in jobs)
+        if base is not None:
+            report["base"] = {"folder": str(base), "model": base_model(base)}
+        missing = sum(job.id not in done for job in jobs)
         last = max(job.item.row for job in jobs) if limit else math.inf
         left_out = sum(row <= last for row in evaluation.dataset.problems)
         missing += left_out * len(arms) * runs
-        _name_problems(evaluation)
-    return missing
+        results.append((Benchmark(evaluation.out, report, tuple(found), base), missing))
+    return results
+
+
+def _say_results(evaluation: Evaluation, benchmark: Benchmark, model_name: str) -> None:
+    """Write the files of one evaluation and print its table."""
+    report = benchmark.report
+    write_predictions(
+        evaluation.out / "vlmeval", evaluation.dataset, model_name, benchmark.outcomes
+    )
+    (evaluation.out / "report.json").write_text(
+        json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8"
+    )
+    Console().print(report_table(report))
+    seconds = report["times"]["seconds_per_item"]
+    if seconds is not None:
+        say(f"{seconds:.2f} s per trajectory, waiting for the engine included")
+        say(f"intervals: {report['interval']}")
+    if "base" in report:
+        say(f"base model: {report['base']['model']}, in {report['base']['folder']}")
+    for arm in (Arm.BASE, Arm.PLAIN):
+        unread = report["results"].get(arm.value, {}).get("undecided_counted_wrong", 0)
+        if unread:
+            warn(
+                f"{TITLES[arm]}: {unread} replies are counted wrong because rules cannot read "
+                "them, which flatters the tool; --judge decides them"
+            )
+    say(f"{evaluation.out / 'report.json'}")
+    _name_problems(evaluation)
 
 
 def _name_problems(evaluation: Evaluation) -> None:

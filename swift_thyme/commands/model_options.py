@@ -43,6 +43,13 @@ class ModelOptions:
         str | None,
         _model("--model", help="Folder or hub name of the model."),
     ] = None
+    use_hf: Annotated[
+        bool | None,
+        _model(
+            "--use-hf/--no-use-hf",
+            help="Look a name up at Hugging Face, not at ModelScope; default: USE_HF.",
+        ),
+    ] = None
     engine: Annotated[
         str,
         _model(
@@ -172,6 +179,7 @@ class ModelOptions:
         adaptive = self.greedy_code and (per_request or self.temperature > 0)
         return ModelSettings(
             model=self.model,
+            use_hf=self.use_hf,
             engine=self.engine,
             endpoint=self.endpoint,
             api_key=self.endpoint_key,
@@ -227,12 +235,12 @@ class ModelOptions:
         """
         if self.system is None:
             return system_prompt(model)
-        if len(self.system) < 4096 and os.path.isfile(self.system):
-            try:
-                return Path(self.system).read_text(encoding="utf-8").strip()
-            except (OSError, ValueError) as error:
-                raise DataError(f"--system {self.system}: {error}") from error
-        return self.system
+        if not _names_file(self.system):
+            return self.system
+        try:
+            return Path(self.system).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise DataError(f"--system {self.system}: {error}") from error
 
 
 def finite(value: float | None) -> float | None:
@@ -276,6 +284,18 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _names_file(text: str) -> bool:
+    """Tell whether a text is the path of a file, there or not, rather than a prompt.
+
+    A prompt is a sentence: one word that ends like a file, or that is there, is none.
+    """
+    if len(text) >= 4096 or "\n" in text:
+        return False
+    return os.path.exists(text) or (
+        len(text.split()) == 1 and text.lower().endswith((".txt", ".md"))
+    )
 
 
 def _unescaped(text: str | None) -> str | None:

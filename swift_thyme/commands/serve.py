@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import socket
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -17,6 +20,8 @@ from swift_thyme.inference.interrupt import exit_on_interrupt, interrupts_left_a
 from swift_thyme.inference.model import ModelSettings, open_engine, quiet_hosts
 
 __all__ = ["serve_command"]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+")
 
 
 @with_model_options
@@ -36,6 +41,15 @@ def serve_command(
     ] = 80.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Trajectories at once.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait.")] = 256,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin whose pages may ask (https://chat.example); may be given several times."
+        ),
+    ] = None,
+    log: Annotated[
+        bool, typer.Option("--log/--no-log", help="One line per request on standard error.")
+    ] = True,
 ) -> None:
     """Serve a model at an OpenAI-compatible endpoint that runs the whole loop per request."""
     try:
@@ -54,9 +68,36 @@ def serve_command(
         images=ImageLimits(max_image_mb << 20, int(max_image_megapixels * 1e6), bounded=True),
         concurrency=concurrency,
         queue=queue,
+        cors_origins=_origins(cors_origin or ()),
     )
+    _start_log(logging.INFO if log else logging.WARNING)
     with listen(host, port) as listener, exit_on_interrupt():
         asyncio.run(_serve(settings, serve_settings, listener, host))
+
+
+def _origins(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the origins as browsers write them.
+
+    Raises:
+        SettingsError: One can never be what a browser sends.
+    """
+    for origin in given:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                f"--cors-origin {origin}: expected scheme and host in lower case, with a port "
+                "where it is not the usual one, as https://chat.example:8443, or *"
+            )
+    return tuple(given)
+
+
+def _start_log(level: int) -> None:
+    """Write what the server logs to standard error, with the time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("swift_thyme.serve")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
 
 
 async def _serve(
@@ -78,6 +119,8 @@ async def _serve(
         port = listener.getsockname()[1]
         if serve_settings.api_key is None and not is_loopback(host):
             warn("no --api-key: everybody who reaches this port can ask")
+        if serve_settings.api_key is None and serve_settings.cors_origins:
+            warn("--cors-origin without --api-key: every reader of such a page can ask")
         note(f"{engine.model_name} at http://{host}:{port}/v1")
         # The server ends by itself on a signal, and raises it once more when it has.
         with interrupts_left_alone():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swift_thyme.commands.messages import say
 from swift_thyme.core.errors import DataError
+
+if TYPE_CHECKING:
+    from swift_thyme.view.run_log import Lineage
 
 __all__ = ["view_command"]
 
@@ -50,16 +54,17 @@ def view_command(
     if output.resolve() in [path.resolve() for path in paths]:
         raise DataError(f"--output {output}: would replace what it shows")
     loaded = load(paths)
+    curves, notes = _curves([item.lineage for item in loaded if item.lineage is not None])
     report = build_page(
         loaded,
         output,
         title=title or paths[0].resolve().name,
         max_trajectories=max_trajectories,
         max_image_side=max_image_side,
+        curves=curves,
     )
     size_mib = report.bytes / 2**20
     say(f"{output}: {report.shown:,} trajectories, {report.images:,} pictures, {size_mib:.1f} MiB")
-    notes = []
     if report.shown < report.found:
         notes.append(
             f"{report.found:,} were found, evenly spaced ones are shown; --max-trajectories "
@@ -77,3 +82,21 @@ def view_command(
         notes.append("a large page opens slowly; --max-trajectories and --max-image-side shrink it")
     for note in notes:
         say(f"note: {note}")
+
+
+def _curves(lineages: Sequence[Lineage]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the curves of the runs, and sentences on those that cannot be had."""
+    from swift_thyme.view.curves import as_json
+    from swift_thyme.view.run_log import read_log
+
+    curves, notes = [], []
+    for lineage in dict.fromkeys(lineages):
+        try:
+            log = read_log(lineage)
+        except DataError as error:
+            # The trajectories are what was asked for.
+            notes.append(f"no curves: {error}")
+            continue
+        if log.entries:
+            curves.append(as_json(log, lineage.folders[-1].name))
+    return curves, notes

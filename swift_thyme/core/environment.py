@@ -27,6 +27,7 @@ __all__ = [
     "parse",
     "parse_switch",
     "passed_on",
+    "speaks_for_the_job",
     "tidy_options",
     "unknown_variables",
     "unusable",
@@ -216,6 +217,15 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> str | None:
     )
 
 
+def speaks_for_the_job(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether this process is the first one of its job, and none that another one started.
+
+    Args:
+        environ: Variables to look at; None looks at those of this process.
+    """
+    return Reader(environ).count("RANK") <= 0 and multiprocessing.parent_process() is None
+
+
 def warn_about_unknown(environ: Mapping[str, str] | None = None) -> None:
     """Log one warning where variables look like ours but are none; call it when a job starts.
 
@@ -224,7 +234,6 @@ def warn_about_unknown(environ: Mapping[str, str] | None = None) -> None:
     Args:
         environ: Variables to look at; None looks at those of this process.
     """
-    first = Reader(environ).count("RANK") <= 0 and multiprocessing.parent_process() is None
-    message = unknown_variables(environ) if first else None
+    message = unknown_variables(environ) if speaks_for_the_job(environ) else None
     if message is not None:
         logger.warning("%s", message)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from swift_thyme.core.reward_variables import JUDGE, REWARDS
 from swift_thyme.core.variables import (
     Kind,
     Variable,
@@ -19,14 +20,6 @@ from swift_thyme.core.variables import (
 )
 
 __all__ = ["VARIABLES"]
-
-
-def _weight(name: str, default: float, meaning: str) -> Variable:
-    return Variable(name, Kind.NUMBER, default, meaning, owner="Thyme")
-
-
-def _norm(name: str, reward: str) -> Variable:
-    return switch(name, False, f"maps the score of {reward} from [0, 1] to [-1, 1]", owner="Thyme")
 
 
 _ROLLOUT = (
@@ -55,6 +48,14 @@ _ROLLOUT = (
         count(
             "THYME_KEEP_MB", 2048, "disk that kept trajectories take, all processes together", "MiB"
         ),
+        count(
+            "THYME_REPORT_TRAJECTORIES",
+            2,
+            "kept trajectories that TensorBoard and W&B show as pictures at a time, as --report_to "
+            "names them",
+            "trajectories",
+            low=0,
+        ),
     ),
     *group(
         "Rollout",
@@ -69,64 +70,6 @@ _ROLLOUT = (
         ),
         switch("THYME_TRAIN_CODE_TOKENS", True, "whether tokens inside code are trained on"),
         switch("THYME_REPETITION_STOP", True, "whether a generation that evidently loops is ended"),
-    ),
-)
-
-_REWARDS = group(
-    "Rewards",
-    "rewards/reward_settings.py",
-    _weight("FMT_WEIGHT", 0.5, "weight of fmt_orm"),
-    _norm("FMT_NORM", "fmt_orm"),
-    _weight("VQA_WEIGHT", 1.0, "weight of vqa_orm"),
-    _norm("VQA_NORM", "vqa_orm"),
-    _weight("CST_WEIGHT", 0.5, "weight of cst_orm"),
-    _norm("CST_NORM", "cst_orm"),
-    _weight("CODE_WEIGHT", 0.3, "weight of code_orm and code_orm_llm"),
-    _weight("VQA_PRM_WEIGHT", 0.3, "weight of vqa_prm"),
-    _weight("CODE_PRM_WEIGHT", 0.3, "weight of code_prm"),
-    switch("THYME_CST_NEEDS_RIGHT", True, "whether cst_orm counts only where the answer is right"),
-    seconds("THYME_MATHS_TIMEOUT_S", 2.0, "longest comparison of two mathematical expressions"),
-)
-
-_JUDGE = group(
-    "Judge",
-    "rewards/reward_settings.py",
-    text(
-        "THYME_JUDGE_URLS",
-        "servers of the judge; wins over the two published variables below",
-        "http(s) URLs, separated by commas, such as http://10.0.0.7:8000/v1",
-    ),
-    text(
-        "REWARD_API_ADDRESS",
-        "host of the judge, without a port where QWEN_API_PORT is set",
-        "a host name, an IP address or an http(s) URL",
-        owner="Thyme",
-    ),
-    text(
-        "QWEN_API_PORT",
-        "ports of the judge on that host",
-        "port numbers from 1 to 65535, separated by commas",
-        owner="Thyme",
-    ),
-    Variable(
-        "THYME_JUDGE_MODEL",
-        Kind.TEXT,
-        None,
-        "name of the judge's model",
-        computed="the first model that the server lists",
-    ),
-    secret("THYME_JUDGE_API_KEY", "bearer token for the judge"),
-    count("THYME_JUDGE_CONCURRENCY", 8, "requests at once, per server and process", "requests"),
-    seconds("THYME_JUDGE_CONNECT_TIMEOUT_S", 5.0, "longest wait for a connection"),
-    seconds("THYME_JUDGE_READ_TIMEOUT_S", 60.0, "longest wait for the reply to a request"),
-    seconds("THYME_JUDGE_STEP_TIMEOUT_S", 180.0, "longest wait for all verdicts of a step"),
-    seconds("THYME_JUDGE_OUTAGE_S", 20.0, "a step gives up after this long without any server"),
-    count("THYME_JUDGE_MAX_TOKENS", 512, "longest reply of the judge", "tokens"),
-    count(
-        "THYME_JUDGE_MAX_FAILED_STEPS",
-        10,
-        "training stops after so many steps in a row without any verdict",
-        "steps",
     ),
 )
 
@@ -209,21 +152,21 @@ _SANDBOX = group(
         "THYME_SANDBOX_SESSIONS", 512, "sessions that one worker holds open", "sessions", high=4096
     ),
     count("THYME_SANDBOX_SPARES", 1, "empty sessions that a worker keeps ready", "sessions", 0, 64),
+    count(
+        "THYME_SANDBOX_MAX_FAILED_STEPS",
+        3,
+        "training stops after so many steps in a row in which the sandbox failed and ran no block",
+        "steps",
+        reader="host/code_sessions.py",
+    ),
     Variable(
         "THYME_SANDBOX_PRELOAD",
         Kind.NAMES,
-        (
-            "numpy",
-            "cv2",
-            "PIL.Image",
-            "matplotlib.pyplot",
-            "scipy.ndimage",
-            "scipy.optimize",
-            "scipy.signal",
-            "scipy.stats",
-            "sympy",
+        tuple(
+            "numpy cv2 PIL.Image matplotlib.pyplot scipy.ndimage scipy.optimize scipy.signal "
+            "scipy.stats sympy".split()
         ),
-        "modules that a worker loads once; missing ones are left out",
+        "modules that a worker loads once; of the default ones, missing ones are left out",
     ),
     Variable(
         "THYME_SANDBOX_DISABLE",
@@ -237,23 +180,18 @@ _SANDBOX = group(
         Kind.NAMES,
         ("on",),
         "accelerations: all, none, or those to leave out; results are the same",
-        choices=(
-            "on",
-            "off",
-            "-memory_image",
-            "-affinity",
-            "-direct",
-            "-held_blocks",
-            "-late_commit",
-            "-rehearsal",
-            "-hurry",
-            "-encoder_rehearsal",
-            "-early_faults",
-            "-large_first",
-            "-huge_pages",
-            "-imread",
-            "-spares",
+        choices=tuple(
+            "on off -memory_image -affinity -direct -held_blocks -late_commit -rehearsal -hurry "
+            "-encoder_rehearsal -early_faults -large_first -huge_pages -imread -spares".split()
         ),
+    ),
+    Variable(
+        "THYME_SANDBOX_TOOLS",
+        Kind.NAMES,
+        (),
+        "your own Python files and folders, which generated code can import and not change; at a "
+        "sandbox server, those of its host",
+        form="paths of Python files and folders, separated by commas",
     ),
 )
 
@@ -293,8 +231,17 @@ _COMMANDS = group(
         "pixels",
         owner="ms-swift",
         option="--max-pixels",
-        reader="commands/model_options.py, scripts/*.sh",
+        reader="commands/model_options.py, host/preflight.py, doctor/job.py, scripts/*.sh",
     ),
+    switch("THYME_DEBUG", False, "errors come with a traceback", reader="commands/main.py"),
+)
+
+_HUBS = group(
+    "Commands",
+    "inference/hub.py",
+    switch("USE_HF", False, "names of models are of Hugging Face", owner="ms-swift"),
+    switch("MODELSCOPE_OFFLINE", False, "ModelScope is not asked", owner="ModelScope"),
+    text("MODELSCOPE_DOMAIN", "host of ModelScope", owner="ModelScope"),
 )
 
 _PROCESS = (
@@ -326,6 +273,13 @@ _PROCESS = (
     *group(
         "Process and machine",
         "host/flag.py",
+        count(
+            "WORLD_SIZE",
+            1,
+            "processes of the job on all hosts, for its preflight",
+            owner="torchrun",
+            reader="host/preflight.py, doctor/job.py",
+        ),
         Variable(
             "VLLM_USE_V2_MODEL_RUNNER",
             Kind.SWITCH,
@@ -380,6 +334,7 @@ _SCRIPTS = group(
         "processes",
         computed="one for each GPU",
         owner="ms-swift",
+        reader="doctor/job.py, scripts/common.sh",
     ),
     switch(
         "USE_VLLM", True, "false: transformers generates instead of vLLM", reader="scripts/rl.sh"
@@ -442,7 +397,9 @@ _SCRIPTS = group(
     ),
 )
 
-_ALL = (_ROLLOUT, _REWARDS, _JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
+_ALL = (_ROLLOUT, REWARDS, JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
-VARIABLES: dict[str, Variable] = {variable.name: variable for part in _ALL for variable in part}
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable for part in (*_ALL, _HUBS) for variable in part
+}
 """All variables by name, in the order of the documentation."""

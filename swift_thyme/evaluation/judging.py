@@ -10,8 +10,10 @@ from pathlib import Path
 
 from swift_thyme.answers.verdict import Verdict
 from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.protocol import ANSWER_CLOSE, ANSWER_OPEN
+from swift_thyme.core.reading import read
 from swift_thyme.core.samples import Sample
-from swift_thyme.evaluation.results import Outcome
+from swift_thyme.evaluation.outcome import Outcome
 from swift_thyme.rewards.judge import Judge
 from swift_thyme.rewards.metrics import RewardMetrics
 from swift_thyme.rewards.questions import ask_answer
@@ -81,9 +83,11 @@ def _append(path: Path, record_id: str, score: float) -> None:
 
 def _sample(outcome: Outcome) -> Sample:
     record = outcome.record
-    return Sample(
-        completion=record.completion, question=record.question, references=record.reference
-    )
+    completion = record.completion
+    if read(completion).answer is None and record.answer is not None:
+        # The reply to a plain prompt is the answer.
+        completion = f"{ANSWER_OPEN}{record.answer}{ANSWER_CLOSE}"
+    return Sample(completion=completion, question=record.question, references=record.reference)
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -8,6 +8,7 @@ An evaluation lives in one folder::
     OUT/verdicts.jsonl        what a judge said, one line per trajectory that rules left open
     OUT/report.json           what came out
     OUT/vlmeval/              predictions in VLMEvalKit's layout
+    OUT/results.html          the page (one for all files of a command)
 
 A trajectory counts as done once its line is whole. What fails on our side (the sandbox, the engine)
 is not written, is counted as missing, and is tried again by the next call. So is a row that cannot
@@ -22,10 +23,9 @@ import fcntl
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,29 +34,22 @@ from swift_thyme.core.errors import DataError, EngineError
 from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory_files import TrajectoryRecord, TrajectoryWriter, read_trajectories
 from swift_thyme.data.option_order import ORDER_VERSION
+from swift_thyme.evaluation.arms import PLAIN_REPLY, Arm, answer_of, loop_of, task_of
 from swift_thyme.evaluation.items import PromptStyle, Shown, show
 from swift_thyme.evaluation.matching import match
 from swift_thyme.evaluation.tsv import Dataset, Item
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
 from swift_thyme.inference.prompt_images import PromptImage, read_image
-from swift_thyme.inference.task import make_task
 from swift_thyme.sandbox import SandboxBackend
 
-__all__ = ["Arm", "EvalSettings", "Evaluation", "Progress"]
+__all__ = ["EvalSettings", "Evaluation", "Job", "Progress", "changes", "read_configuration"]
 
 logger = logging.getLogger(__name__)
 
 _FAILURES_IN_A_ROW = 8
 """Trajectories that fail on our side one after the other before the run is given up."""
 _SYNC_EVERY_S = 1.0
-
-
-class Arm(str, Enum):
-    """With the tool, or without."""
-
-    TOOLS = "tools"
-    NO_TOOLS = "no-tools"
 
 
 @dataclass(frozen=True)
@@ -115,8 +108,9 @@ class Evaluation:
         self.settings = settings
         self.problems = dict(dataset.problems)
         """Why rows could not be used, by their numbers; a run adds to it."""
-        self._configuration = _configuration(dataset, settings, model)
-        _claim(out, self._configuration)
+        self.configuration = _configuration(dataset, settings, model)
+        """What may not change, as JSON values; that of the folder."""
+        _claim(out, self.configuration)
 
     def show(self, item: Item, run: int) -> Shown:
         """Return an item as it is asked in a run."""
@@ -220,14 +214,14 @@ class Evaluation:
         """Run a job; None where the sandbox failed."""
         shown = self.show(job.item, job.run)
         images = await asyncio.to_thread(self._images, job.item)
-        task = make_task(
+        task = task_of(
+            job.arm,
             shown.question,
             images,
             system=self.settings.system,
-            # Both arms draw from the same random numbers.
             task_id=f"{self.dataset.name}/{job.item.index}/run{job.run}",
         )
-        loop = dataclasses.replace(self.settings.loop, tools=job.arm is Arm.TOOLS)
+        loop = loop_of(job.arm, self.settings.loop)
         finished: FinishedTrajectory | None = None
         async with aclosing(run_trajectory(engine, task, pool, loop, stream=False)) as events:
             async for event in events:
@@ -236,7 +230,8 @@ class Evaluation:
         assert finished is not None
         if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
             return None
-        found = match(shown, finished.answer)
+        answer = answer_of(job.arm, finished)
+        found = match(shown, answer)
         score = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: None}
         references = (
             (shown.answer_letter, shown.options[shown.answer_letter])
@@ -249,6 +244,7 @@ class Evaluation:
             run=f"{self.dataset.name} {job.arm.value}",
             step=job.run,
             reference=references,
+            answer=answer,
             rewards={"correct": score[found.verdict]},
             meta={
                 "index": job.item.index,
@@ -291,31 +287,49 @@ def _configuration(
         # Answers are read by the order that was shown; another rule would misread them.
         "option_order": ORDER_VERSION,
         "seed": settings.seed,
+        "plain_prompt": PLAIN_REPLY,
         **{f"model.{name}": value for name, value in model.items()},
         **{f"sampling.{name}": value for name, value in loop.pop("sampling").items()},
         **loop,
     }
 
 
-def _claim(out: Path, configuration: dict[str, Any]) -> None:
+def read_configuration(out: Path) -> dict[str, Any]:
+    """Return the configuration of the evaluation in a folder; empty where there is none.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     path = out / "run.json"
-    if path.exists():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}") from error
-        names = sorted(set(known) | set(configuration))
-        changed = [name for name in names if known.get(name) != configuration.get(name)]
+    if not path.exists():
+        return {}
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is not JSON of ours: {error}") from error
+    # A folder of a version that asked nothing plainly holds no answer to another plain prompt.
+    return {"plain_prompt": PLAIN_REPLY, **known}
+
+
+def changes(known: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return in words which values of two configurations differ; empty where none does."""
+    return "; ".join(
+        f"{name} was {_short(known.get(name))}, is {_short(now.get(name))}"
+        for name in sorted(names)
+        if known.get(name) != now.get(name)
+    )
+
+
+def _claim(out: Path, configuration: dict[str, Any]) -> None:
+    known = read_configuration(out)
+    if known:
+        changed = changes(known, configuration, set(known) | set(configuration))
         if changed:
-            changes = "; ".join(
-                f"{name} was {_short(known.get(name))}, is {_short(configuration.get(name))}"
-                for name in changed
-            )
             raise DataError(
-                f"{out} holds an evaluation with another configuration ({changes}); "
+                f"{out} holds an evaluation with another configuration ({changed}); "
                 "choose another --out, or give the same flags"
             )
-        return
+    path = out / "run.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".json.partial")

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_thyme.evaluation.results import Outcome
-from swift_thyme.evaluation.run import Arm
+from swift_thyme.evaluation.arms import OWN, Arm
+from swift_thyme.evaluation.outcome import Outcome
 from swift_thyme.evaluation.tsv import Dataset
 
 __all__ = ["write_predictions"]
@@ -30,13 +30,13 @@ def write_predictions(
     Args:
         folder: Where the folders of the models are.
         dataset: The file that was evaluated.
-        model_name: The model. Later runs and the arm without tools add to the name.
+        model_name: The model. Later runs and the arms without the tool add to the name.
         found: The outcomes.
     """
     files = []
-    for arm in Arm:
+    for arm in OWN:
         for run in sorted({o.job.run for o in found if o.job.arm is arm}):
-            name = model_name + ("" if arm is Arm.TOOLS else "-no-tools")
+            name = model_name + ("" if arm is Arm.TOOLS else f"-{arm.value}")
             name += f"-run{run}" if run > 1 else ""
             target = folder / name / f"{name}_{dataset.name}"
             target.parent.mkdir(parents=True, exist_ok=True)

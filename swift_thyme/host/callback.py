@@ -3,9 +3,9 @@
 A trainer callback (``thyme`` in ms-swift's ``callbacks_map``): after each step it gathers the
 summaries of the trajectories that ended on all ranks and hands their means to the trainer's own
 metric store, so that they are averaged, prefixed (``eval_``) and reported like the rewards. Every
-sampled trajectory counts, also those that ``--dynamic_sample true`` throws away. It also shows each
+sampled trajectory counts, also those that ``--dynamic_sample true`` throws away. It also hands each
 scored rollout to :mod:`swift_thyme.host.kept_rollouts`, which keeps a few of those that are trained
-on.
+on, and those to :mod:`swift_thyme.host.shown_rollouts`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.core.images import named_path
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
+from swift_thyme.host.code_sessions import SandboxSteps
+from swift_thyme.host.first_probe import probe_job
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
 from swift_thyme.host.response_prefix import check_server, prefix_of
+from swift_thyme.host.server_watch import watch_server
+from swift_thyme.host.shown_rollouts import Showcase
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -194,16 +198,25 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
     def __init__(self, args: Any, trainer: Any) -> None:
         super().__init__(args, trainer)
         self._keep_settings = KeepSettings.from_env()
+        self._sandbox_steps = SandboxSteps()
         self._keeper: Keeper | None = None
         self._watching = False
         self._seen_rollouts = False
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
         self._sampled: list[TrajectorySummary] = []
+        self._showcase: Showcase | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop with the rows named where image files are missing or cannot be placed."""
+        """Stop where rows, sandbox, engine or judge cannot serve the first step.
+
+        The rows whose image files are missing or cannot be placed are named.
+        """
         self._watch_rollouts()
+        self._check_rows(state)
+        probe_job(self.trainer)
+
+    def _check_rows(self, state: Any) -> None:
         dataset: Any = getattr(self.trainer, "train_dataset", None)
         columns = getattr(dataset, "column_names", None) or []
         _refuse_teacher_columns(columns)
@@ -232,9 +245,18 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._report("eval")
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the trajectories that were drawn since the last log."""
-        if self._keeper is not None:
-            self._keeper.flush(int(state.global_step))
+        """Write the trajectories that were drawn since the last log, and show some of them."""
+        if self._keeper is None:
+            return
+        kept = self._keeper.flush(int(state.global_step))
+        if not state.is_world_process_zero:
+            return
+        if self._showcase is None:
+            trainer: Any = self.trainer
+            self._showcase = Showcase(
+                self._keep_settings.shown, trainer.callback_handler.callbacks, int(state.max_steps)
+            )
+        self._showcase.show(kept, int(state.global_step))
 
     def _watch_rollouts(self) -> None:
         """Look at the samples of each rollout once they are scored."""
@@ -260,6 +282,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         log_rollout = trainer._log_rollout
         score = trainer._compute_rewards_per_func
         self._watching = True
+        if getattr(trainer, "vllm_mode", None) == "server":
+            watch_server(trainer)
         keeper = self._start_keeping()
 
         # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
@@ -310,3 +334,5 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if self._watching:
             for name, value in metrics.items():
                 self.trainer._metrics[mode][name].append(value)
+        if mode == "train":
+            self._sandbox_steps.settle(summaries)

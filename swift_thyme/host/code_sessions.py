@@ -12,10 +12,12 @@ import functools
 import logging
 from collections.abc import Sequence
 
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SandboxDeadError, SandboxUnavailableError
+from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.sandbox import BackendSession, InputImage, SandboxBackend, open_pool
 
-__all__ = ["CodeSessions", "shared_sessions"]
+__all__ = ["CodeSessions", "SandboxSteps", "shared_sessions"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ _CHECKS = 3
 _PAUSE_S = 1.0
 _MOST_FAILED_OPENINGS = 16
 """Trajectories in a row whose session cannot be opened, after which the job stops."""
+_MOST_WITHOUT_SUCCESS = 16
+"""Trajectories in a row that ran code of which no block succeeded, after which the sandbox is tried
+again: it may be the model's code, or a disk that is full by now."""
 
 
 class CodeSessions:
@@ -36,6 +41,7 @@ class CodeSessions:
         self._pool = pool
         self._checked = False
         self._failed_openings = 0
+        self._without_success = 0
 
     async def start(self) -> None:
         """Make sure, once, that code runs here.
@@ -68,6 +74,25 @@ class CodeSessions:
             "`thyme doctor` says what to do"
         ) from reason
 
+    async def ended(self, summary: TrajectorySummary) -> None:
+        """Draw conclusions from a trajectory that is over.
+
+        Args:
+            summary: What it did.
+
+        Raises:
+            SandboxDeadError: The sandbox runs no program any more.
+        """
+        if summary.end_reason is EndReason.SANDBOX_FAILURE:
+            await self.confirm()
+        elif summary.blocks_ran:
+            self._without_success = 0
+        elif summary.blocks:
+            self._without_success += 1
+            if self._without_success >= _MOST_WITHOUT_SUCCESS:
+                await self.confirm()
+                self._without_success = 0
+
     async def open(self, images: Sequence[InputImage]) -> BackendSession:
         """Open a session; a second attempt is made where the first one met a lost worker.
 
@@ -92,6 +117,52 @@ class CodeSessions:
                 raise
         self._failed_openings = 0
         return session
+
+
+class SandboxSteps:
+    """The rule for a sandbox that answers and yet serves no trajectory.
+
+    Each failure alone has a reason that may pass. A whole step in which the sandbox failed and no
+    block succeeded teaches the model nothing, and several of them in a row are a broken sandbox.
+
+    Args:
+        most: Such steps in a row, after which the job stops; None reads
+            ``THYME_SANDBOX_MAX_FAILED_STEPS``.
+
+    Raises:
+        SettingsError: The variable cannot be used.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = Reader().count("THYME_SANDBOX_MAX_FAILED_STEPS") if most is None else most
+        self._failed = 0
+
+    def settle(self, summaries: Sequence[TrajectorySummary]) -> None:
+        """Note the trajectories of a step, those of all processes.
+
+        Raises:
+            SandboxDeadError: It was the last of too many steps in a row.
+        """
+        if any(summary.blocks_ran for summary in summaries):
+            self._failed = 0
+            return
+        failures = sum(s.end_reason is EndReason.SANDBOX_FAILURE for s in summaries)
+        if not failures:
+            # No code, or code that is wrong: the sandbox has nothing to do with it.
+            return
+        self._failed += 1
+        logger.warning(
+            "the sandbox failed %d of %d trajectories and ran no block (%d such steps in a row)",
+            failures,
+            len(summaries),
+            self._failed,
+        )
+        if self._failed >= self._most:
+            raise SandboxDeadError(
+                f"the job stops: the sandbox ran no block for {self._failed} steps in a row and "
+                "failed in each (THYME_SANDBOX_MAX_FAILED_STEPS); the log has the reasons, and "
+                "`thyme doctor` says what to do"
+            )
 
 
 def _in_one_line(error: Exception) -> str:

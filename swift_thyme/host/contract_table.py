@@ -29,6 +29,7 @@ _ROLLOUT = "swift.rlhf_trainers.rollout_mixin"
 _ARGUMENTS = "swift.rlhf_trainers.args_mixin"
 _DATA = "swift.rl_core.data"
 _SERVER = "swift.pipelines.infer.rollout"
+_PREFLIGHT = "the preflight compares it with other flags"
 
 # fmt: off
 USES = (
@@ -69,6 +70,42 @@ USES = (
     Use(Group.FLAG, "swift.utils", "", Kind.DEFINED,
         "json_parse_to_dict", "flag",
         "reads --vllm_engine_kwargs where ms-swift has not done so yet"),
+
+    # what is looked at before a job begins
+    Use(Group.FLAG, "swift.arguments.base_args.template_args", "TemplateArguments", Kind.DEFINED,
+        "max_length max_pixels sequence_parallel_size system", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.arguments.base_args.model_args", "ModelArguments", Kind.DEFINED,
+        "model attn_impl", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.arguments.base_args.data_args", "DataArguments", Kind.DEFINED,
+        "dataset", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.arguments.base_args.base_args", "BaseArguments", Kind.DEFINED,
+        "tuner_type model_kwargs", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.arguments.sft_args", "SftArguments", Kind.DEFINED,
+        "learning_rate", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.arguments.rlhf_args", "GRPOArguments", Kind.DEFINED,
+        "num_generations", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.trainers.arguments", "TrainArgumentsMixin", Kind.DEFINED,
+        "per_device_train_batch_size gradient_accumulation_steps", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, _ARGUMENTS, "RolloutTrainerArgumentsMixin", Kind.DEFINED,
+        "generation_batch_size steps_per_generation vllm_mode sleep_level offload_model "
+        "offload_optimizer",
+        "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, _ARGUMENTS, "VllmArguments", Kind.DEFINED,
+        "vllm_gpu_memory_utilization vllm_tensor_parallel_size", "job_plan", _PREFLIGHT),
+    Use(Group.FLAG, "swift.utils", "", Kind.DEFINED,
+        "get_logger", "preflight first_probe",
+        "what is found out goes into the log of the job"),
+
+    # what is tried before the first step
+    Use(Group.CALLBACK, _ROLLOUT, "RolloutTrainerMixin", Kind.MENTIONED,
+        "multi_turn_scheduler vllm_mode engine template vllm_client", "first_probe server_watch",
+        "where the scheduler and the engine of a job are"),
+    Use(Group.CALLBACK, _ROLLOUT, "RolloutTrainerMixin", Kind.DEFINED,
+        "_move_model_to_vllm", "server_watch",
+        "replaced in server mode: asks whether there is an engine before weights are sent"),
+    Use(Group.CALLBACK, "swift.rlhf_trainers.vllm_client", "VLLMClient", Kind.DEFINED,
+        "get_model_state_keys", "server_watch",
+        "asks the engine of a server for something small"),
 
     # multi-turn rollouts
     Use(Group.ROLLOUT, "swift.arguments.rlhf_args", "RLHFArguments", Kind.DEFINED,
@@ -223,7 +260,7 @@ USES = (
         "reward_funcs dynamic_num_samples num_generations num_generations_eval", "missing_rewards",
         "which reward may be filled, and which rows form a group"),
     Use(Group.REWARDS, _DATA, "OnPolicySample", Kind.DEFINED,
-        "prompt_id", "missing_rewards kept_rollouts",
+        "prompt_id", "missing_rewards rollout_records",
         "the group of a sample"),
     Use(Group.REWARDS, _DATA, "OnPolicySample.to_reward_row", Kind.MENTIONED,
         "messages rollout_infos", "reward_functions",
@@ -288,7 +325,7 @@ USES = (
     Use(Group.CALLBACK, _DATA, "OnPolicySample", Kind.DEFINED,
         "messages images extra prompt_id request_id response_token_ids response_loss_mask "
         "rollout_infos encoded",
-        "callback kept_rollouts",
+        "callback kept_rollouts rollout_records",
         "a scored sample: its texts, ids, images and data row"),
     Use(Group.CALLBACK, _DATA, "GRPOSample", Kind.DEFINED,
         "advantages", "callback",

@@ -1,4 +1,7 @@
-"""Makes vLLM's CPU build usable as the rollout engine of a training run.
+"""Makes vLLM's CPU build usable: in inference, and as the rollout engine of a training run.
+
+vLLM plans with a share of all memory (0.9 where nobody says another) and stops where that much is
+not free. On a CPU the rest of the machine is in the same memory, so the share has to follow it.
 
 The CPU build repacks linear weights for oneDNN and frees the originals, so the first weight update
 from the trainer finds parameters of size zero. For a test on a CPU the plain kernels will do. In
@@ -12,7 +15,39 @@ import importlib.util
 import multiprocessing
 from typing import Any
 
-__all__ = ["keep_plain_weights", "send_without_gpus", "serve_without_gpus"]
+from swift_thyme.core.errors import EngineError
+
+__all__ = ["free_share", "keep_plain_weights", "send_without_gpus", "serve_without_gpus"]
+
+_USED_OF_FREE = 0.8
+"""Share of the free memory that the engine plans with; others need some while it loads."""
+_LEAST_CACHE_BYTES = 2**30
+
+
+def free_share(asked: float, weights_bytes: int = 0) -> float:
+    """Return the share of the memory that vLLM can plan with; on a GPU what was asked for.
+
+    Args:
+        asked: ``gpu_memory_utilization``; the share is not larger.
+        weights_bytes: What the weights take, 0 where that is not known.
+
+    Raises:
+        EngineError: Too little is free for the weights and a cache.
+    """
+    if not _is_cpu_build():
+        return asked
+    from vllm.platforms import current_platform
+
+    free, total = current_platform.mem_get_info()
+    usable = _USED_OF_FREE * free
+    needed = weights_bytes + _LEAST_CACHE_BYTES
+    if usable < needed:
+        raise EngineError(
+            f"vLLM needs about {needed / _USED_OF_FREE / 2**30:.1f} GiB of free memory on this "
+            f"CPU, and {free / 2**30:.1f} are free: end other programs, or use --engine "
+            "transformers"
+        )
+    return float(min(asked, usable / total))
 
 
 def _is_cpu_build() -> bool:

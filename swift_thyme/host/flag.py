@@ -39,12 +39,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from swift_thyme.core.environment import Reader, parse_switch
+from swift_thyme.core.environment import Reader, parse_switch, speaks_for_the_job
 from swift_thyme.core.errors import HostError, SettingsError
 from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
+from swift_thyme.host.preflight import log_preflight
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -171,10 +172,17 @@ def accept_o3_flag() -> bool:
     if arguments.O3:
         check_flags(arguments, SCHEDULER_NAME)
         fill_defaults(arguments, O3Settings.from_env())
+        _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _look_ahead(arguments: Any) -> None:
+    """Log the preflight of a GRPO job; its first process speaks for all of them."""
+    if job_of(arguments) is Job.GRPO and speaks_for_the_job():
+        log_preflight(arguments)
 
 
 def _asks_for_o3() -> bool:

@@ -1,12 +1,14 @@
 """A sample of a training run's trajectories, kept with their images under the job's output folder.
 
 ``OUTPUT_DIR/trajectories/rank<N>/`` holds what one process kept, in the format of
-:mod:`swift_thyme.core.trajectory_files`; ``thyme view OUTPUT_DIR`` shows it. What a record says is
-read off the sample that ms-swift is about to train on, after it was scored: the ids, the loss mask,
-the images as they were sent, the rewards. So a record cannot differ from what was trained.
+:mod:`swift_thyme.core.trajectory_files`; ``thyme view OUTPUT_DIR`` shows it. A record is made of
+the sample that ms-swift is about to train on, after it was scored
+(:mod:`swift_thyme.host.rollout_records`).
 
-Which samples: with equal chance from all of a logging interval, drawn with a generator of our own,
-so that a run with and one without kept trajectories sample alike.
+Which samples: questions are drawn with equal chance from all of a logging interval, and of a drawn
+question all samples, as far as the number goes. So the samples of one GRPO group lie side by side.
+Evaluations keep the same questions each time, so that one question can be seen before and after.
+The draw has a generator of its own: a run with and one without kept trajectories sample alike.
 
 Disk: when a process has used up its share of ``THYME_KEEP_MB``, every second kept step is removed
 and keeping goes on. Recent steps stay dense, older ones become sparse, and the first one stays.
@@ -14,6 +16,7 @@ and keeping goes on. Recent steps stay dense, older ones become sparse, and the 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -27,28 +30,17 @@ from typing import Any, NamedTuple
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.images import read
-from swift_thyme.core.placeholders import show_images
-from swift_thyme.core.protocol import IMAGE_TAG, parse_user_prompt
-from swift_thyme.core.rollout_infos import read_infos
-from swift_thyme.core.samples import read_samples
-from swift_thyme.core.segment import (
-    Segment,
-    SegmentKind,
-    observation_segment,
-    split_sampled_text,
-    with_opening,
-)
-from swift_thyme.core.summary import TrajectorySummary
+from swift_thyme.core.protocol import parse_user_prompt
 from swift_thyme.core.trajectory_files import (
     FILE_NAME,
     IMAGE_FOLDER,
-    ImageRef,
     TrajectoryRecord,
     TrajectoryWriter,
 )
 from swift_thyme.host.response_prefix import NO_PREFIX, ResponsePrefix
+from swift_thyme.host.rollout_records import Kept, images_in, record_of
 
-__all__ = ["FOLDER", "KeepSettings", "Keeper", "TrajectoryStore", "record_of"]
+__all__ = ["FOLDER", "KeepSettings", "Keeper", "TrajectoryStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +57,9 @@ class KeepSettings:
     none."""
     disk_mb: int = 2048
     """Disk that they may take, in MiB, all processes together (``THYME_KEEP_MB``)."""
+    shown: int = 2
+    """Kept trajectories that TensorBoard and W&B show at a time (``THYME_REPORT_TRAJECTORIES``); 0
+    shows none."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> KeepSettings:
@@ -78,171 +73,29 @@ class KeepSettings:
         """
         read = Reader(environ)
         return cls(
-            per_step=read.count("THYME_KEEP_TRAJECTORIES"), disk_mb=read.count("THYME_KEEP_MB")
+            per_step=read.count("THYME_KEEP_TRAJECTORIES"),
+            disk_mb=read.count("THYME_KEEP_MB"),
+            shown=read.count("THYME_REPORT_TRAJECTORIES"),
         )
 
 
-class Kept(NamedTuple):
-    """A trajectory before it is written: its images still are what ms-swift carries around."""
+class _Draw(NamedTuple):
+    """By what samples are drawn: the smallest are kept."""
 
-    record: TrajectoryRecord
-    """The record; its image references are empty."""
-    images: list[Any]
-    """The prompt's images, then those of the observations."""
-    prompt_images: int
-    """How many of ``images`` belong to the prompt."""
+    question: str
+    """The same for all samples of a question, in each process; evenly spread between questions."""
+    sample: float
+    """Uniform in [0, 1)."""
 
 
-def record_of(
-    sample: Any,
-    decode: Callable[[list[int]], str],
-    prefix: ResponsePrefix = NO_PREFIX,
-) -> Kept:
-    """Return the record of an ms-swift GRPO sample after its rollout.
-
-    Args:
-        sample: ``GRPOSample``; its ``rollout_infos`` hold what the o3 scheduler recorded.
-        decode: Token ids to text, special tokens included.
-        prefix: What the template put in front of the assistant's turn.
-    """
-    summary = read_infos(sample.rollout_infos)
-    segments = _segments(sample, summary, decode, prefix)
-    text = "".join(segment.text for segment in segments)
-    prompt, system = _prompt(sample.messages)
-    columns = {name: [value] for name, value in sample.extra.items()}
-    (read,) = read_samples([text], {**columns, "messages": [sample.messages]})
-    images = list(sample.images or [])
-    returned = sum(_images_in(segment) for segment in segments)
-    record = TrajectoryRecord(
-        id=str(sample.request_id),
-        question=read.question,
-        segments=segments,
-        system=system,
-        prompt=prompt,
-        answer=read.answer,
-        reference=read.references,
-        prompt_tokens=_prompt_tokens(sample, segments),
-        meta={"prompt_id": str(sample.prompt_id)},
-    )
-    if summary is not None:
-        record = replace(
-            record,
-            end_reason=summary.end_reason.value if summary.end_reason else None,
-            tool_used=summary.tool_used,
-            statuses=tuple(summary.statuses),
-            repairs=tuple(summary.repairs),
-            turns=summary.turns,
-            sampled_tokens=summary.sampled_tokens,
-            timings={"sandbox_s": round(summary.sandbox_s, 4)},
-        )
-    return Kept(record, images, max(len(images) - returned, 0))
-
-
-def _images_in(segment: Segment[ImageRef]) -> int:
-    return segment.text.count(IMAGE_TAG) if segment.kind is SegmentKind.OBSERVATION else 0
-
-
-def _prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """Return the user's text and the system text."""
-    texts: dict[str, str] = {}
-    for message in messages:
-        content = message.get("content")
-        if message["role"] in ("system", "user") and isinstance(content, str):
-            texts[message["role"]] = content
-    return texts.get("user", ""), texts.get("system")
-
-
-def _segments(
-    sample: Any,
-    summary: TrajectorySummary | None,
-    decode: Callable[[list[int]], str],
-    prefix: ResponsePrefix,
-) -> tuple[Segment[ImageRef], ...]:
-    """Split the sample's ids into what was sampled and what the sandbox said."""
-    ids = [token_id for turn in sample.response_token_ids or [] for token_id in turn]
-    mask = [m for turn in sample.response_loss_mask or [] for m in turn]
-    if not ids:
-        content = sample.messages[-1]["content"]
-        pieces = split_sampled_text(content) if isinstance(content, str) else []
-        return tuple(Segment(kind, text) for kind, text in pieces)
-    if len(ids) != len(mask):
-        # A rollout of one turn comes without a mask: all of it was sampled.
-        mask = [1] * len(ids)
-    ids, mask = prefix.split(ids, mask)
-    if summary is None:
-        segments = _by_mask(ids, mask, decode)
-    else:
-        segments = _by_record(ids, summary, decode)
-    return with_opening(segments, prefix.text)
-
-
-def _by_record(
-    ids: list[int], summary: TrajectorySummary, decode: Callable[[list[int]], str]
-) -> tuple[Segment[ImageRef], ...]:
-    """Split by the record of the blocks, which says where each observation stands."""
-    segments: list[Segment[ImageRef]] = []
-    position = 0
-    for block in summary.blocks:
-        if not block.entered:
-            continue
-        start = block.offset
-        segments += _sampled(ids[position:start], decode)
-        position = start + block.n_ids
-        text = show_images(decode(ids[start:position]))
-        segments.append(observation_segment(block, text).with_images(()))
-    return (*segments, *_sampled(ids[position:], decode))
-
-
-def _by_mask(
-    ids: list[int], mask: Sequence[int], decode: Callable[[list[int]], str]
-) -> tuple[Segment[ImageRef], ...]:
-    """Split a rollout of another scheduler by its loss mask: 1 was sampled, 0 was added."""
-    segments: list[Segment[ImageRef]] = []
-    position = 0
-    for was_sampled, run in itertools.groupby(mask):
-        end = position + len(list(run))
-        piece, position = ids[position:end], end
-        if was_sampled:
-            segments += _sampled(piece, decode)
-        else:
-            text = show_images(decode(piece))
-            segments.append(Segment(SegmentKind.OBSERVATION, text))
-    return tuple(segments)
-
-
-def _sampled(ids: list[int], decode: Callable[[list[int]], str]) -> list[Segment[ImageRef]]:
-    """Split sampled ids into prose and code; an id counts where its last character stands."""
-    text = decode(ids)
-    pieces = split_sampled_text(text)
-    if len(pieces) < 2:
-        return [Segment(kind, piece, tokens=len(ids)) for kind, piece in pieces]
-    ends, reached = [], 0
-    for _, piece in pieces:
-        reached += len(piece)
-        ends.append(reached)
-    counts = [0] * len(pieces)
-    reached, index = 0, 0
-    for token_id in ids:
-        # Half a character decodes to one replacement character, so this is off by one at most.
-        reached += len(decode([token_id]))
-        while index < len(ends) - 1 and reached > ends[index]:
-            index += 1
-        counts[index] += 1
-    return [
-        Segment(kind, piece, tokens=count)
-        for (kind, piece), count in zip(pieces, counts, strict=True)
-    ]
-
-
-def _prompt_tokens(sample: Any, segments: Sequence[Segment[ImageRef]]) -> int | None:
-    """Return the prompt's length, from the length of the whole sample as it is trained on."""
-    encoded = getattr(sample, "encoded", None) or {}
-    total = encoded.get("length") or len(encoded.get("input_ids") or ())
-    counts = [segment.tokens for segment in segments]
-    if not total or None in counts:
-        return None
-    rest = int(total) - sum(count for count in counts if count is not None)
-    return rest if rest > 0 else None
+def _question_key(sample: Any, salt: str) -> str:
+    prompt = [m.get("content") for m in sample.messages if m["role"] in ("system", "user")]
+    # Where all rows ask the same, the picture tells them apart; its end is enough.
+    picture = sample.images[0] if sample.images else None
+    if isinstance(picture, Mapping):
+        picture = picture.get("path") or picture.get("bytes")
+    end = picture[-2048:] if isinstance(picture, (str, bytes)) else None
+    return hashlib.sha256(repr((salt, prompt, end)).encode("utf-8", "replace")).hexdigest()
 
 
 class TrajectoryStore:
@@ -294,7 +147,7 @@ class TrajectoryStore:
                 self._used += len(data)
         returned = iter(refs[item.prompt_images :])
         segments = [
-            replace(segment, images=tuple(itertools.islice(returned, _images_in(segment))))
+            replace(segment, images=tuple(itertools.islice(returned, images_in(segment))))
             for segment in item.record.segments
         ]
         return replace(
@@ -352,7 +205,9 @@ class Keeper:
         self._budget = (settings.disk_mb << 20) // min(world_size, max(settings.per_step, 1))
         self._random = random.Random(f"{seed}/{rank}")
         self._store: TrajectoryStore | None = None
-        self._pending: dict[str, list[tuple[float, Kept]]] = {}
+        self._seed = seed
+        self._interval = 0
+        self._pending: dict[str, list[tuple[_Draw, Kept]]] = {}
 
     @property
     def active(self) -> bool:
@@ -383,8 +238,11 @@ class Keeper:
         if not self.active:
             return
         # The smallest keys of independent draws are an even sample of a stream of any length.
-        drawn: list[tuple[float, int | Kept]] = [*self._pending.get(mode, [])]
-        drawn += [(self._random.random(), index) for index in range(len(samples))]
+        drawn: list[tuple[_Draw, int | Kept]] = [*self._pending.get(mode, [])]
+        # An evaluation draws as the last one did.
+        salt = f"{self._seed}/{mode}/{self._interval if mode == 'train' else ''}"
+        for index, sample in enumerate(samples):
+            drawn.append((_Draw(_question_key(sample, salt), self._random.random()), index))
         drawn.sort(key=lambda item: item[0])
         waiting = []
         for key, what in drawn[: self._quota]:
@@ -407,8 +265,8 @@ class Keeper:
         )
         return kept._replace(record=record)
 
-    def flush(self, step: int) -> None:
-        """Write what was drawn since the last call.
+    def flush(self, step: int) -> list[Kept]:
+        """Write what was drawn since the last call, and return it.
 
         A full disk or a lost folder ends keeping with an error in the log, and not the training.
 
@@ -416,6 +274,7 @@ class Keeper:
             step: The training step that the trainer is logging.
         """
         pending, self._pending = self._pending, {}
+        self._interval += 1
         items = [
             kept._replace(
                 record=replace(kept.record, id=f"{mode}-{step}-{kept.record.id[-8:]}", step=step)
@@ -424,7 +283,7 @@ class Keeper:
             for _, kept in waiting
         ]
         if not items or not self.active:
-            return
+            return []
         try:
             if self._store is None:
                 self._store = TrajectoryStore(self._folder, self._budget)
@@ -432,3 +291,4 @@ class Keeper:
         except (DataError, OSError) as error:
             logger.error("no more trajectories are kept: %s", error)
             self._quota = 0
+        return items

@@ -13,6 +13,8 @@ from typing import Any
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
+from swift_thyme.host.cpu_vllm import free_share
+from swift_thyme.host.model_on_disk import look_at_model
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -25,6 +27,9 @@ __all__ = [
     "longest_context",
     "start_vllm",
 ]
+
+_FLOAT32_BYTES = 4
+"""Of a parameter on a CPU, where 16 bits are emulated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +163,15 @@ def start_vllm(
         sampling: What the hook does.
         options: Arguments of ms-swift's ``VllmEngine``.
         engine_kwargs: Further arguments of vLLM's own.
+
+    Raises:
+        EngineError: A CPU has too little free memory for it.
     """
     from swift.infer_engine import VllmEngine
+
+    parameters = look_at_model(checkpoint.folder).parameters or 0
+    share = free_share(options["gpu_memory_utilization"], parameters * _FLOAT32_BYTES)
+    options = {**options, "gpu_memory_utilization": share}
 
     extra = dict(engine_kwargs)
     extra["logits_processors"] = [*extra.get("logits_processors", ()), VLLM_HOOK]

@@ -18,6 +18,7 @@ from swift_thyme.core.samples import Sample, read_samples
 from swift_thyme.core.summary import EndReason
 from swift_thyme.host.missing_rewards import install_filling
 from swift_thyme.rewards.format import follows_format
+from swift_thyme.rewards.judge import Judge
 from swift_thyme.rewards.reward_settings import RewardScale, RewardSettings
 from swift_thyme.rewards.scoring import RewardScorer, RewardStep, executed_share
 
@@ -30,6 +31,7 @@ __all__ = [
     "VqaPRM",
     "CodePRM",
     "drain_metrics",
+    "judge_of",
     "shared_scorer",
     "add_reward_functions",
 ]
@@ -59,6 +61,16 @@ def drain_metrics() -> dict[str, float]:
     first reward was computed.
     """
     return shared_scorer().metrics.drain()
+
+
+def judge_of(rewards: Sequence[Any]) -> Judge | None:
+    """Return the judge that rewards of a trainer ask; None where none of them asks one.
+
+    Args:
+        rewards: The trainer's reward functions, of whatever origin.
+    """
+    asking = (reward for reward in rewards if isinstance(reward, _AsyncReward))
+    return next((reward.scorer.judge for reward in asking if reward.scorer.judge), None)
 
 
 class _Scored:

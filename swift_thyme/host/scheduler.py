@@ -12,9 +12,11 @@ sampled id ends a tag and carries more, it is left out, and the rest of the tag 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swift_thyme.core.errors import DataError, SettingsError
@@ -24,6 +26,7 @@ from swift_thyme.core.summary import EndReason
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, TurnOutcome
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
+from swift_thyme.host.engine_probe import probe_async_engine
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
 from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
 from swift_thyme.host.server_rollout import ServerRollout
@@ -120,16 +123,27 @@ class O3Scheduler(ServerRollout):
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
         self._sessions = shared_sessions()
+        self._engine_tried = False
+        if infer_engine is not None:
+            # `swift rollout`: its event loop runs already, and a server that cannot run code must
+            # not get ready.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, self._sessions.start()).result()
         warn_about_format(prefix_of(template))
         logger.info("o3 scheduler: %s", self._limits)
 
     async def start(self) -> None:
-        """Make sure, once, that code runs here.
+        """Make sure, once, that code runs here and that a server's engine has the hook.
 
         Raises:
-            SandboxDeadError: It does not; the message says why.
+            SandboxDeadError: No code runs; the message says why.
+            EngineError: The engine cannot sample, or samples without the hook.
         """
         await self._sessions.start()
+        engine = getattr(self.infer_engine, "engine", None)
+        if engine is not None and not self._engine_tried:
+            await probe_async_engine(engine, self._codec_template.tokenizer)
+            self._engine_tried = True
 
     async def leave(self, name: str) -> None:
         """Forget a trajectory and close its sandbox session; harmless after its end."""
@@ -192,8 +206,8 @@ class O3Scheduler(ServerRollout):
         if logprobs and not trained:
             # ms-swift would take an empty list for "not given" and use the choice's own.
             response_choice.logprobs = None
-        if trajectory.summary.end_reason is EndReason.SANDBOX_FAILURE:
-            await self._sessions.confirm()
+        if outcome.done:
+            await self._sessions.ended(trajectory.summary)
         if not outcome.done:
             self._turns[infer_request.uuid] = _Turn(outcome, mask, trained)
             return {"done": False}

@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 
 from swift.rollout.multi_turn import MultiTurnScheduler  # noqa: TID253 - the host's base class
 
+from swift_thyme.host.server_watch import ENGINE_DIED
+
 __all__ = ["FailedBatch", "ServerRollout"]
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,14 @@ class FailedBatch:
         from fastapi import HTTPException
 
         raise HTTPException(500, self.reason)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a trainer is told of an error, in one line."""
+    if any(kind.__name__ == "EngineDeadError" for kind in type(error).__mro__):
+        return ENGINE_DIED
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
 
 
 class ServerRollout(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has no type information
@@ -123,8 +133,7 @@ class ServerRollout(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has n
         except Exception as error:
             # Whatever it is, the trainer has to hear of it.
             logger.exception("a batch of %d trajectories ends with an error", len(requests))
-            first, *_ = str(error).splitlines() or [""]
-            return FailedBatch(f"{type(error).__name__}: {first}")
+            return FailedBatch(_reason(error))
         finally:
             for task in tasks:
                 task.cancel()

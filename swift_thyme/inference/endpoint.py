@@ -12,11 +12,9 @@ where the server was started with it.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-import random
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
@@ -27,8 +25,15 @@ from swift_thyme.core.images import data_uri
 from swift_thyme.core.protocol import ANSWER_CLOSE, CODE_CLOSE, IMAGE_TAG, STOP_STRINGS
 from swift_thyme.core.reading import TagScanner
 from swift_thyme.core.trajectory import TurnOutcome
+from swift_thyme.inference.endpoint_http import (
+    PromptTooLong,
+    chat_events,
+    error_message,
+    transport_words,
+)
 from swift_thyme.inference.engine import Chunk, Sampling
 from swift_thyme.inference.task import Task
+from swift_thyme.sampling.sampling_settings import SAMPLE_CODE
 
 if TYPE_CHECKING:
     from swift_thyme.inference.model_settings import ModelSettings
@@ -38,12 +43,8 @@ __all__ = ["EndpointEngine", "connect", "image_part"]
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 5
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 600.0
-_BACK_OFF_S = 0.5
-_LONGEST_WAIT_S = 30.0
-_TOO_LONG = ("context length", "max_model_len", "maximum context", "too long")
 
 
 class _TextCodec:
@@ -142,18 +143,21 @@ class _Conversation:
         """Sample the next turn; see :class:`swift_thyme.inference.engine.Conversation`."""
         body: dict[str, Any] = {
             "messages": list(self._prompt),
+            # All of them: a server takes what is left out from the model's generation_config.json,
+            # where Qwen's have a penalty and a top-k.
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "min_p": 0.0,
+            "repetition_penalty": sampling.repetition_penalty,
             "stop": list(STOP_STRINGS),
             "include_stop_str_in_output": True,
             "seed": seed & 0x7FFFFFFF,
         }
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1.0:
-            body["repetition_penalty"] = sampling.repetition_penalty
+        if self._engine.sample_code and sampling.temperature > 0:
+            body["vllm_xargs"] = {SAMPLE_CODE: 1}
         if self._turn:
             body["messages"].append({"role": "assistant", "content": list(self._turn)})
             body.update(continue_final_message=True, add_generation_prompt=False)
@@ -170,7 +174,7 @@ class _Conversation:
                         yield Chunk(text_ids[-1:])
                     reason = choice.get("finish_reason") or reason
                     stop_string = _stop_string(choice) or stop_string
-        except _PromptTooLong as error:
+        except PromptTooLong as error:
             if not self._turn:
                 raise EngineError(
                     f"{self._engine.url}: the prompt does not fit: {error}"
@@ -200,7 +204,7 @@ class _Conversation:
         try:
             async for event in self._engine.stream(body):
                 yield event
-        except _PromptTooLong:
+        except PromptTooLong:
             body = {name: value for name, value in body.items() if name != "max_tokens"}
             async for event in self._engine.stream(body):
                 yield event
@@ -260,10 +264,6 @@ def _stop_string(choice: dict[str, Any]) -> str | None:
     return None
 
 
-class _PromptTooLong(Exception):
-    """The server's context is full."""
-
-
 class EndpointEngine:
     """Generates at an OpenAI-compatible server; made by :func:`connect`.
 
@@ -277,6 +277,8 @@ class EndpointEngine:
     max_total_tokens: int | None = None
     response_prefix = ""
     """Text that each assistant's turn begins with."""
+    sample_code = False
+    """Whether code is to be sampled like text where the server has the sampling hook."""
 
     def __init__(
         self, url: str, client: httpx.AsyncClient, *, model_name: str, max_images: int
@@ -299,7 +301,7 @@ class EndpointEngine:
 
         Raises:
             EngineError: The server cannot be reached, refuses, or breaks off.
-            _PromptTooLong: The prompt does not fit.
+            PromptTooLong: The prompt does not fit.
         """
         body = {
             "model": self.model_name,
@@ -307,33 +309,9 @@ class EndpointEngine:
             "stream_options": {"include_usage": True},
             **body,
         }
-        for attempt in range(1, _TRIES + 1):
-            begun = False
-            try:
-                async with self._client.stream(
-                    "POST", f"{self.url}/chat/completions", json=body
-                ) as response:
-                    if response.status_code == 200:
-                        async for event in _events(response):
-                            begun = True
-                            yield event
-                        return
-                    text = (await response.aread()).decode("utf-8", "replace")
-                    status = response.status_code
-                    if status == 400 and any(words in text for words in _TOO_LONG):
-                        raise _PromptTooLong(_message(text))
-                    if status not in (408, 409, 429) and status < 500:
-                        raise EngineError(f"{self.url}: HTTP {status}: {_message(text)}")
-                    problem = f"HTTP {status}: {_message(text)}"
-                    wait_s = _retry_after_s(response)
-            except httpx.TransportError as error:
-                problem, wait_s = _words(error), None
-            if begun:
-                raise EngineError(f"{self.url}: the server broke off a reply: {problem}")
-            if attempt == _TRIES:
-                raise EngineError(f"{self.url}: no reply after {_TRIES} tries: {problem}")
-            longest = min(_LONGEST_WAIT_S, _BACK_OFF_S * 2.0**attempt)
-            await asyncio.sleep(wait_s if wait_s is not None else random.uniform(0, longest))
+        async with aclosing(chat_events(self._client, self.url, body)) as events:
+            async for event in events:
+                yield event
 
     async def probe(self) -> None:
         """Find out whether the server continues an assistant's turn.
@@ -366,43 +344,6 @@ class EndpointEngine:
             )
 
 
-async def _events(response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-    async for line in response.aiter_lines():
-        if not line.startswith("data:"):
-            continue
-        data = line[5:].strip()
-        if data == "[DONE]":
-            return
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise EngineError(f"{response.url}: not JSON in a stream: {data[:200]!r}") from error
-        if isinstance(event, dict) and event.get("error"):
-            raise EngineError(f"{response.url}: {_message(json.dumps(event))}")
-        if isinstance(event, dict):
-            yield event
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    text = response.headers.get("retry-after", "")
-    return min(float(text), _LONGEST_WAIT_S) if text.isdigit() else None
-
-
-def _message(text: str) -> str:
-    """Return the message of an error reply, shortened to one line."""
-    try:
-        value = json.loads(text)
-        found = value.get("error", value) if isinstance(value, dict) else value
-        text = str(found.get("message", found) if isinstance(found, dict) else found)
-    except ValueError:
-        pass
-    return " ".join(text.split())[:300]
-
-
-def _words(error: httpx.TransportError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
 async def connect(
     settings: ModelSettings, transport: httpx.AsyncBaseTransport | None = None
 ) -> EndpointEngine:
@@ -429,6 +370,7 @@ async def connect(
         name = settings.model or await _first_model(client, url)
         engine = EndpointEngine(url, client, model_name=name, max_images=settings.max_images)
         engine.response_prefix = settings.response_prefix or ""
+        engine.sample_code = not settings.sampling.adaptive
         await engine.probe()
     except BaseException:
         await client.aclose()
@@ -440,9 +382,11 @@ async def _first_model(client: httpx.AsyncClient, url: str) -> str:
     try:
         response = await client.get(f"{url}/models")
     except httpx.TransportError as error:
-        raise EngineError(f"{url} cannot be reached: {_words(error)}") from error
+        raise EngineError(f"{url} cannot be reached: {transport_words(error)}") from error
     if response.status_code != 200:
-        raise EngineError(f"{url}/models: HTTP {response.status_code}: {_message(response.text)}")
+        raise EngineError(
+            f"{url}/models: HTTP {response.status_code}: {error_message(response.text)}"
+        )
     try:
         return str(response.json()["data"][0]["id"])
     except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -8,27 +8,43 @@ its configuration, so ``thyme ask --model swift_thyme/testbed/model`` needs no f
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift_thyme.core.errors import EngineError, SettingsError
+from swift_thyme.core.errors import EngineError, SettingsError, ThymeError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
 from swift_thyme.host.response_prefix import check_prefix
 from swift_thyme.inference.engine import Engine
+from swift_thyme.inference.hub import find_model, one_line
+from swift_thyme.inference.model_folder import (
+    check_folder,
+    local_folder,
+    read_config,
+    read_saved_arguments,
+    weights_mark,
+)
 from swift_thyme.inference.model_settings import ENGINES, ModelSettings, has_gpu
+from swift_thyme.inference.served_model import model_folder
 from swift_thyme.inference.task import default_system_prompt
 
 if TYPE_CHECKING:
     from swift_thyme.host.model_loading import Checkpoint
 
-__all__ = ["ENGINES", "ModelSettings", "describe", "open_engine", "system_prompt"]
+__all__ = [
+    "ENGINES",
+    "ModelSettings",
+    "describe",
+    "known_question",
+    "open_engine",
+    "system_prompt",
+]
 
 _LOG_LINES = 30
 _quiet = False
@@ -43,7 +59,7 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
     prefix = {"response_prefix": settings.response_prefix, "thinking": settings.enable_thinking}
     return {
         "model": settings.model,
-        "weights": _weights_mark(settings.model),
+        "weights": weights_mark(settings.model),
         "engine": settings.chosen_engine,
         "endpoint": settings.endpoint,
         "template": settings.template,
@@ -57,31 +73,24 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
     }
 
 
-def _weights_mark(model: str | None) -> str | None:
-    """Return what tells one state of a local checkpoint from another; None for a name."""
-    if model is None or not Path(model).is_dir():
-        return None
-    import hashlib
-
-    digest = hashlib.sha256()
-    for path in sorted(Path(model).iterdir()):
-        if path.suffix in (".safetensors", ".bin", ".json", ".jinja"):
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-            with open(path, "rb") as file:
-                # Weights are large; their first megabyte, names and sizes differ between states.
-                digest.update(file.read(1 << 20))
-    return digest.hexdigest()[:16]
-
-
 def system_prompt(settings: ModelSettings) -> str:
     """Return the system prompt that goes with a model where the user gives none."""
-    folder = _folder(settings.model)
-    if _config(folder).get(_TESTBED_KEY):
+    folder = model_folder(settings)
+    if read_config(folder).get(_TESTBED_KEY):
         from swift_thyme.testbed.data import SYSTEM_PROMPT
 
         return SYSTEM_PROMPT
-    system = _saved_arguments(folder).get("system")
+    system = read_saved_arguments(folder).get("system")
     return system if isinstance(system, str) and system.strip() else default_system_prompt()
+
+
+def known_question(settings: ModelSettings) -> str | None:
+    """Return the one question that the embedded tiny model learnt; None for every other model."""
+    if not read_config(model_folder(settings)).get(_TESTBED_KEY):
+        return None
+    from swift_thyme.testbed.data import QUESTION
+
+    return QUESTION
 
 
 @asynccontextmanager
@@ -90,7 +99,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
 
     Raises:
         SettingsError: The settings do not fit together, or a package is missing.
-        EngineError: The endpoint cannot be used; the message says why.
+        EngineError: The model or the endpoint cannot be used; the message says why.
         HostError: The installed ms-swift lacks a name that is needed of it.
     """
     engine: Engine
@@ -98,22 +107,38 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
     if settings.endpoint is not None:
         from swift_thyme.inference.endpoint import connect
 
-        engine = await connect(settings)
+        engine = await connect(_with_saved_prefix(settings))
     else:
-        _check_folder(settings.model)
+        assert settings.model is not None
+        # Before anything heavy is imported: a wrong folder is told in a moment.
+        check_folder(settings.model, weights=_needs_weights(settings))
         name = settings.chosen_engine
         _require(name)
+        folder = _located(settings)
         require(Group.INFERENCE, Group.IMAGES, Group.PREFIX, Group.SAMPLING)
-        engine = _open_vllm(settings) if name == "vllm" else _open_transformers(settings)
+        try:
+            opener = _open_vllm if name == "vllm" else _open_transformers
+            engine = opener(settings, _checkpoint(settings, folder))
+        except ThymeError:
+            raise
+        except Exception as error:
+            # ms-swift, transformers and vLLM raise whatever they like about a model.
+            raise EngineError(
+                f"--model {settings.model} cannot be loaded: {one_line(error)} "
+                "(THYME_DEBUG=1 shows where)"
+            ) from error
     try:
         yield engine
     finally:
         await engine.close()
 
 
-def _check_folder(model: str | None) -> None:
-    if model is not None and model.startswith(("/", ".")) and _folder(model) is None:
-        raise SettingsError(f"--model {model}: no such folder")
+def _with_saved_prefix(settings: ModelSettings) -> ModelSettings:
+    """Return settings of an endpoint with the response prefix that its checkpoint names."""
+    prefix = settings.response_prefix
+    if prefix is None:
+        prefix = read_saved_arguments(model_folder(settings)).get("response_prefix")
+    return replace(settings, response_prefix=prefix)
 
 
 def _require(engine: str) -> None:
@@ -126,36 +151,32 @@ def _require(engine: str) -> None:
             )
 
 
-def _folder(model: str | None) -> Path | None:
-    return Path(model) if model is not None and Path(model).is_dir() else None
+def _located(settings: ModelSettings) -> Path:
+    """Return the folder of the model, which is downloaded where needed.
 
-
-def _config(folder: Path | None) -> dict[str, Any]:
-    return _read_json(folder / "config.json") if folder is not None else {}
-
-
-def _saved_arguments(folder: Path | None) -> dict[str, Any]:
-    return _read_json(folder / "args.json") if folder is not None else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SettingsError(f"{path} is not JSON: {error}") from error
-    return value if isinstance(value, dict) else {}
-
-
-def _find(settings: ModelSettings) -> Checkpoint:
-    """Download the model where needed and read what it says about itself."""
-    from swift_thyme.host.model_loading import Checkpoint, fetch_model, knows_model_type
-
+    Raises:
+        SettingsError: What was downloaded is no whole model.
+        EngineError: There is no such model.
+    """
     assert settings.model is not None
-    here = _folder(settings.model)
-    folder = here.resolve() if here else Path(fetch_model(settings.model, settings.use_hf))
-    config, saved = _config(folder), _saved_arguments(folder)
+    here = local_folder(settings.model)
+    if here is not None:
+        return here.resolve()
+    folder = find_model(settings.model, settings.use_hf)
+    check_folder(folder, weights=_needs_weights(settings))
+    return Path(folder)
+
+
+def _needs_weights(settings: ModelSettings) -> bool:
+    """Tell whether the model's own weights are read; vLLM can also make some up."""
+    return "load_format" not in settings.engine_kwargs
+
+
+def _checkpoint(settings: ModelSettings, folder: Path) -> Checkpoint:
+    """Return what a model says about itself, and the flags that override it."""
+    from swift_thyme.host.model_loading import Checkpoint, knows_model_type
+
+    config, saved = read_config(folder), read_saved_arguments(folder)
     named = config.get("model_type")
     model_type = settings.model_type or saved.get("model_type")
     if model_type is None and knows_model_type(named):
@@ -191,11 +212,11 @@ def _total_tokens(settings: ModelSettings, template: Any) -> int:
     return min(longest_context(template) or 32768, settings.max_model_len or 32768)
 
 
-def _open_transformers(settings: ModelSettings) -> Engine:
+def _open_transformers(settings: ModelSettings, checkpoint: Checkpoint) -> Engine:
     from swift_thyme.host.model_loading import load_model
     from swift_thyme.inference.hf_engine import TransformersEngine
 
-    model, template = load_model(_find(settings), _dtype(settings), settings.sampling)
+    model, template = load_model(checkpoint, _dtype(settings), settings.sampling)
     return TransformersEngine(
         model,
         template,
@@ -206,13 +227,12 @@ def _open_transformers(settings: ModelSettings) -> Engine:
     )
 
 
-def _open_vllm(settings: ModelSettings) -> Engine:
+def _open_vllm(settings: ModelSettings, checkpoint: Checkpoint) -> Engine:
     from swift_thyme.host.model_loading import end_token_ids, load_template, start_vllm
     from swift_thyme.inference.engine_guard import OrphanGuard
     from swift_thyme.inference.vllm_engine import VllmEngine
     from swift_thyme.sandbox.processes import descendants
 
-    checkpoint = _find(settings)
     template = load_template(checkpoint, _dtype(settings))
     total = _total_tokens(settings, template)
     options = {
@@ -272,7 +292,7 @@ def _own_log() -> Iterator[None]:
 
 
 def _model_name(settings: ModelSettings) -> str:
-    folder = _folder(settings.model)
+    folder = local_folder(settings.model)
     name = folder.resolve().name if folder is not None else str(settings.model)
     if folder is not None and name == "model":
         name = f"{folder.resolve().parent.name}-{name}"

@@ -237,7 +237,7 @@ class LocalJudge:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve one local judge until stdin closes or the process is stopped."""
+    """Serve one local judge until the process is stopped (SIGTERM, SIGINT)."""
     parser = argparse.ArgumentParser(description="A judge without a model, for tests only.")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that each reply takes")
@@ -245,8 +245,9 @@ def main(arguments: list[str] | None = None) -> None:
     with LocalJudge(latency_s=options.latency, port=options.port) as judge:
         sys.stdout.write(f"{judge.url}\n")
         sys.stdout.flush()
+        # Not until stdin closes: it is closed from the start where a job runs in the background.
         try:
-            sys.stdin.read()
+            threading.Event().wait()
         except KeyboardInterrupt:
             return
 

@@ -13,10 +13,13 @@ from typing import Any
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError
 
-__all__ = ["VLLM_HOOK", "SamplingSettings"]
+__all__ = ["SAMPLE_CODE", "VLLM_HOOK", "SamplingSettings"]
 
 VLLM_HOOK = "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor"
 """Name under which vLLM loads the hook; written out so that nobody has to import vLLM for it."""
+
+SAMPLE_CODE = "thyme_sample_code"
+"""Key of a request's ``vllm_xargs`` that asks vLLM's hook to sample code like text (1)."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,22 @@ class SamplingSettings:
     def from_config(cls, config: Mapping[str, Any]) -> SamplingSettings:
         """Read back what :meth:`as_config` returned."""
         return cls(**config)
+
+    @classmethod
+    def of_engine(
+        cls, additional_config: Mapping[str, Any] | None, environ: Mapping[str, str] | None = None
+    ) -> SamplingSettings:
+        """Return the settings of an engine that loads the hook by name.
+
+        Args:
+            additional_config: vLLM's; a job of ours has put ``thyme`` there. Where a server is
+                started by hand nobody has: code is greedy then, and the variables hold.
+            environ: Variables to read; None reads those of this process.
+
+        Raises:
+            SettingsError: A variable has a value that cannot be used.
+        """
+        config = (additional_config or {}).get("thyme")
+        if config is None:
+            return cls.from_env(environ, adaptive=True)
+        return cls.from_config(config)

@@ -2,7 +2,10 @@
 
 vLLM loads the class by name (``swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor``) in every
 process that samples, so no plugin file has to be imported there. Settings come with the engine
-arguments, in ``additional_config["thyme"]``.
+arguments, in ``additional_config["thyme"]``. Where a server is started by hand (``vllm serve
+--logits-processors``) nobody gives any: code is sampled greedily then, and the variables of
+:class:`~swift_thyme.sampling.sampling_settings.SamplingSettings` hold. A request can ask for the
+sampling of code with ``vllm_xargs``.
 
 vLLM calls processors that can change the arg-max before penalties, temperature, top-k and top-p:
 what is left inside code is the arg-max of the model's own logits, whatever the penalties say.
@@ -23,7 +26,7 @@ from vllm.v1.sample.logits_processor import (  # noqa: TID253 - an engine adapte
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.sampling.logits import LogitsEditor, RowEdits
 from swift_thyme.sampling.sampled_sequence import SampledRow
-from swift_thyme.sampling.sampling_settings import SamplingSettings
+from swift_thyme.sampling.sampling_settings import SAMPLE_CODE, SamplingSettings
 from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:
@@ -58,8 +61,7 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has n
                 "vLLM's second model runner has another interface for logits processors, and the "
                 "sampling hook would not be called: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
-        config: dict[str, Any] = (vllm_config.additional_config or {}).get("thyme", {})
-        self._settings = SamplingSettings.from_config(config)
+        self._settings = SamplingSettings.of_engine(vllm_config.additional_config)
         self._tokens = HookTokens.from_tokenizer(
             cached_tokenizer_from_config(vllm_config.model_config)
         )
@@ -91,10 +93,11 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has n
 
     def _request(self, params: Any, prompt_ids: list[int], output_ids: list[int]) -> _Request:
         settings = self._settings
+        adaptive = settings.adaptive and not (params.extra_args or {}).get(SAMPLE_CODE)
         row = SampledRow(
             self._tokens.texts,
-            self._tokens.turn_ids(prompt_ids) if settings.adaptive else (),
-            follow_code=settings.adaptive,
+            self._tokens.turn_ids(prompt_ids) if adaptive else (),
+            follow_code=adaptive,
             watch_repetition=settings.stop_repetition,
         )
         end_ids = [params.eos_token_id, *(params.stop_token_ids or ())]

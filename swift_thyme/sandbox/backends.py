@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from swift_thyme.core.environment import Reader
+from swift_thyme.core.errors import SettingsError
 from swift_thyme.sandbox.interface import SandboxBackend
 from swift_thyme.sandbox.pool import SandboxPool
 from swift_thyme.sandbox.remote_settings import RemoteSettings
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.tools import VARIABLE as TOOLS
 
 __all__ = ["open_pool"]
 
@@ -27,6 +30,11 @@ def open_pool(
     remote = RemoteSettings.from_env() if remote is None else remote
     if not remote.urls:
         return SandboxPool(settings)
+    if Reader().given(TOOLS) if settings is None else settings.tools:
+        raise SettingsError(
+            f"{TOOLS} cannot be used beside THYME_SANDBOX_URL: code runs at the servers, so set it "
+            "where thyme sandbox-server starts"
+        )
     # An HTTP client is nothing that a worker needs, and workers import this package.
     from swift_thyme.sandbox.remote_pool import RemoteSandboxPool
 

@@ -313,10 +313,13 @@ class Dispatcher:
             )
         said = worker.end(5.0 if expected else 0.05)
         if not expected:
+            known = self._last_failure
+            self._last_failure = reason if not said else f"{reason}: {said}"
             if not worker.ready:
                 self._failures += 1
-            self._last_failure = reason if not said else f"{reason}: {said}"
-            logger.warning("sandbox worker %d is lost: %s", worker.number, self._last_failure)
+            # Workers that cannot start all say the same.
+            if worker.ready or self._last_failure != known:
+                logger.warning("sandbox worker %d is lost: %s", worker.number, self._last_failure)
         error = f"a sandbox worker was lost: {reason}"
         if not worker.ready and not expected:
             error = f"the sandbox cannot start: {self._last_failure}"

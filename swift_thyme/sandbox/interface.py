@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from swift_thyme.core.errors import SandboxUnavailableError
 from swift_thyme.core.execution import ExecutionResult, InputImage
 from swift_thyme.sandbox.messages import MAX_IMAGES
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.self_check import (
+    CHECK_LIMIT_S,
+    CHECK_PROGRAM,
+    check_picture,
+    make_sure,
+)
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS
 
 __all__ = ["BackendSession", "SandboxBackend", "check_images", "check_timeout"]
@@ -92,17 +97,13 @@ class SandboxBackend(ABC):
         """
 
     async def check(self) -> None:
-        """Run a program, to know that programs run.
+        """Run a program that opens and returns a picture, to know that programs run.
 
         Raises:
             SandboxUnavailableError: It does not run; the message says why.
         """
-        async with await self.open() as session:
-            result = await session.run("print(1 + 1)")
-        if result.stdout != "2\n":
-            raise SandboxUnavailableError(
-                f"print(1 + 1) ended with {result.status} in the sandbox: {result.error}"
-            )
+        async with await self.open([check_picture()]) as session:
+            make_sure(await session.run(CHECK_PROGRAM, CHECK_LIMIT_S))
 
     @abstractmethod
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import os
@@ -12,13 +11,17 @@ import warnings
 from swift_thyme.sandbox import shims
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.process_environment import session_environment
-from swift_thyme.sandbox.sandbox_settings import SandboxSettings
+from swift_thyme.sandbox.sandbox_settings import DEFAULT_PRELOAD, SandboxSettings
 
 __all__ = ["preload"]
 
 
 def preload(settings: SandboxSettings) -> None:
-    """Import the libraries; those that are not installed are left out."""
+    """Import the libraries; of the default ones, those that are not installed are left out.
+
+    Raises:
+        RuntimeError: A module that somebody asked for cannot be imported; the message names it.
+    """
     warnings.simplefilter("ignore")
     standard = "uuid tempfile textwrap itertools functools collections datetime decimal fractions"
     standard += " statistics base64 glob shutil pathlib io csv copy string dataclasses inspect"
@@ -27,8 +30,16 @@ def preload(settings: SandboxSettings) -> None:
     for name in ("PIL.ImageFilter", "PIL.ImageOps", "PIL.ImageChops", "PIL.ImageStat"):
         importlib.import_module(name)
     for name in settings.preload:
-        with contextlib.suppress(ImportError):
+        try:
             importlib.import_module(name)
+        except Exception as error:
+            # A module can raise whatever it likes.
+            if settings.preload == DEFAULT_PRELOAD and isinstance(error, ImportError):
+                continue
+            raise RuntimeError(
+                f"THYME_SANDBOX_PRELOAD: a sandbox worker cannot import {name!r} "
+                f"({type(error).__name__}: {error}); install it where numpy is, or leave it out"
+            ) from error
     _warm_up()
     shims.install(settings.uses(Acceleration.IMREAD))
     os.environ.clear()

@@ -53,8 +53,12 @@ class PrivateFolders(NamedTuple):
 MOUNTED = PrivateFolders(OUTPUT_FOLDER, "/tmp", "/dev/shm")
 
 
-def readable_paths() -> list[str]:
-    """Return what of the host the session may read: system folders and this Python, no more."""
+def readable_paths(tools: Iterable[str] = ()) -> list[str]:
+    """Return what of the host a session may read: system folders, this Python, tools, no more.
+
+    Args:
+        tools: Files and folders of the user's that generated code may import.
+    """
     paths = [p for p in _SYSTEM if os.path.exists(p)]
     paths += [f"/etc/{name}" for name in _ETC if os.path.exists(f"/etc/{name}")]
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
@@ -68,6 +72,10 @@ def readable_paths() -> list[str]:
         for path in {prefix, real}:
             inside = any(path == p or path.startswith(p + "/") for p in paths)
             if path != "/" and os.path.isdir(path) and not inside:
+                paths.append(path)
+    for tool in tools:
+        for path in dict.fromkeys((tool, os.path.realpath(tool))):
+            if not any(path == p or path.startswith(f"{p}/") for p in paths):
                 paths.append(path)
     return paths
 

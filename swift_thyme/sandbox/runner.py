@@ -202,7 +202,7 @@ class _Runner:
     def _run(self, message: RunProgram) -> BlockReport:
         images = list(message.images)
         if self._config.base is not None:
-            shims.install_path_map(self._config.folders, images)
+            shims.install_path_map(self._config.folders, images, self._config.settings.tools)
         if self._block == 0:
             self._module.__dict__.update(repair.preset_names(images))
         self._block += 1

@@ -12,6 +12,7 @@ from swift_thyme.core.environment import Reader, check
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.variable_table import VARIABLES
 from swift_thyme.sandbox.accelerations import Acceleration, left_out
+from swift_thyme.sandbox.tools import tool_paths
 
 __all__ = ["DISABLEABLE_LAYERS", "SandboxSettings"]
 
@@ -94,14 +95,17 @@ class SandboxSettings:
     spares: int = 1
     """`THYME_SANDBOX_SPARES`: empty sessions that a worker keeps ready."""
     preload: tuple[str, ...] = DEFAULT_PRELOAD
-    """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated; missing ones are
-    skipped."""
+    """`THYME_SANDBOX_PRELOAD`: modules loaded once per worker, comma-separated. Of the default ones
+    those that are missing are skipped; others must be there."""
     disable: tuple[str, ...] = ()
     """`THYME_SANDBOX_DISABLE`: isolation layers to leave out, comma-separated: `namespaces`,
     `uid`, `seccomp`, `landlock`, `cgroup`."""
     fast: tuple[str, ...] = ("on",)
     """`THYME_SANDBOX_FAST`: `on`, `off` to run without the accelerations of `accelerations.py`, or
     those to leave out, each with a `-`, comma-separated: `-memory_image,-affinity`."""
+    tools: tuple[str, ...] = ()
+    """`THYME_SANDBOX_TOOLS`: Python files and folders of the user's that generated code can import,
+    comma-separated, absolute here; see `tools`."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -130,6 +134,8 @@ class SandboxSettings:
             value = read.given(_variable(item.name))
             if value is not None:
                 values[item.name] = value
+        if "tools" in values:
+            values["tools"] = tool_paths(values["tools"])
         return cls(**values)
 
 

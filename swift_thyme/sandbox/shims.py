@@ -352,11 +352,13 @@ def _real(path: Any) -> Any:
 _MAPPED: Callable[[Any], Any] | None = None
 
 
-def install_path_map(folders: PrivateFolders, images: list[ImageInfo]) -> None:
+def install_path_map(
+    folders: PrivateFolders, images: list[ImageInfo], tools: tuple[str, ...] = ()
+) -> None:
     """Make the paths of the prompt work on a host without mount namespaces.
 
     The private folders and the input images lie in a session folder there; functions that take a
-    path get the real one.
+    path get the real one. Tools are where they are, also below /tmp.
     """
     global _MAPPED
     prefixes = list(zip(MOUNTED, folders, strict=True))
@@ -370,6 +372,8 @@ def install_path_map(folders: PrivateFolders, images: list[ImageInfo]) -> None:
             return path
         if text in exact:
             return exact[text]
+        if any(text == tool or text.startswith(f"{tool}/") for tool in tools):
+            return path
         for old, new in prefixes:
             if text == old or text.startswith(f"{old}/"):
                 return new + text[len(old) :]

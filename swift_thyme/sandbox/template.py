@@ -69,7 +69,7 @@ class _Template:
         self._settings = settings
         self._confinement = confinement
         self._library_bytes = library_bytes
-        self._sources = tuple(rootfs.readable_paths())
+        self._sources = tuple(rootfs.readable_paths(settings.tools))
         self._made = 0
         self._written: list[tuple[int, int]] = []
 

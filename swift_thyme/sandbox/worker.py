@@ -21,6 +21,7 @@ import traceback
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+from swift_thyme.core.errors import SettingsError
 from swift_thyme.sandbox import layers, linux, mapped_files
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.frames import FrameReader, Inbox
@@ -48,6 +49,7 @@ from swift_thyme.sandbox.processes import kill_tree
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session import Session
 from swift_thyme.sandbox.session_factory import SessionFactory
+from swift_thyme.sandbox.tool_loading import check_places, load_tools
 from swift_thyme.sandbox.wire import WireError, clean_text
 
 __all__ = ["main"]
@@ -82,18 +84,21 @@ def main() -> None:
         reason = layers.refusal(settings.mode, found)
         if reason is not None:
             raise RuntimeError(reason)
+        confinement = layers.confinement_from(found)
+        check_places(settings.tools, confinement)
         preload(settings)
+        load_tools(settings.tools)
         by_name = {layer.name: layer.on for layer in found}
         place = find_place() if by_name["memory group"] else None
         groups = MemoryGroups(place, settings)
-        factory = SessionFactory(settings, layers.confinement_from(found), groups)
+        factory = SessionFactory(settings, confinement, groups)
         if settings.uses(Acceleration.MEMORY_IMAGE):
             freeze_memory()
         if settings.uses(Acceleration.REHEARSAL):
             factory.rehearse()
         mapped_files.install()
         factory.start()
-    except (RuntimeError, OSError, ImportError) as error:
+    except (RuntimeError, OSError, ImportError, SettingsError) as error:
         connection.sendall(encode_frame(Broken(_text(error))))
         return
     off = [f"{layer.name} ({layer.reason})" for layer in found if not layer.on]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -31,6 +33,7 @@ from swift_thyme.inference.loop import (
 )
 from swift_thyme.sandbox import SandboxBackend
 from swift_thyme.serve.replies import ReplyWriter, error_body
+from swift_thyme.serve.request_log import LogEntry, RequestLog, entry_of
 from swift_thyme.serve.requests import ChatRequest, RequestError, parse_request
 from swift_thyme.web.guard import BodyTooLarge, holds_token, read_body, unless_gone
 
@@ -55,6 +58,9 @@ class ServeSettings:
     """Trajectories at once."""
     queue: int = 256
     """Requests that may wait; more are told to come back later."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask, such as ``https://chat.example``; ``*`` stands for all. A page
+    needs the token like everybody else."""
 
 
 class _Busy(Exception):
@@ -122,6 +128,7 @@ class _Server:
             body = await self._body(request)
             return await self._answer(request, body)
         except ClientDisconnect:
+            entry_of(request.scope).end = "client_left"
             return Response(status_code=499)
         except BodyTooLarge as error:
             return _error(413, str(error))
@@ -154,7 +161,8 @@ class _Server:
 
     async def _answer(self, request: Request, body: Any) -> Response:
         reply_id = f"chatcmpl-{uuid.uuid4().hex}"
-        settings = self._settings
+        settings, entry = self._settings, entry_of(request.scope)
+        entry.model, entry.reply_id = self._engine.model_name, reply_id
         async with self._decoding:
             chat = await asyncio.to_thread(
                 parse_request,
@@ -167,22 +175,22 @@ class _Server:
             )
         writer = ReplyWriter(chat, reply_id, self._engine.model_name)
         if chat.stream:
-            return await _EventStream.begin(self._events(chat), writer, request)
-        finished = await unless_gone(self._finished(chat), request.receive)
+            return await _EventStream.begin(self._events(chat, entry), writer, request)
+        finished = await unless_gone(self._finished(chat, entry), request.receive)
         if finished.summary.end_reason is EndReason.SANDBOX_FAILURE:
             raise SandboxUnavailableError("the sandbox failed")
         return JSONResponse(writer.whole(finished))
 
-    async def _finished(self, chat: ChatRequest) -> FinishedTrajectory:
+    async def _finished(self, chat: ChatRequest, entry: LogEntry) -> FinishedTrajectory:
         finished: FinishedTrajectory | None = None
-        async with aclosing(self._events(chat)) as events:
+        async with aclosing(self._events(chat, entry)) as events:
             async for event in events:
                 if isinstance(event, FinishedTrajectory):
                     finished = event
         assert finished is not None
         return finished
 
-    async def _events(self, chat: ChatRequest) -> AsyncGenerator[Event, None]:
+    async def _events(self, chat: ChatRequest, entry: LogEntry) -> AsyncGenerator[Event, None]:
         async with (
             self._gate.enter(),
             aclosing(
@@ -190,6 +198,8 @@ class _Server:
             ) as events,
         ):
             async for event in events:
+                if isinstance(event, FinishedTrajectory):
+                    entry.finish(event)
                 yield event
 
 
@@ -226,13 +236,14 @@ class _EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            await unless_gone(self._send_all(send), receive)
+            await unless_gone(self._send_all(send, entry_of(scope)), receive)
         except ClientDisconnect:
-            logger.info("a client left; its trajectory is cancelled")
+            # Its trajectory is cancelled below.
+            entry_of(scope).end = "client_left"
         finally:
             await self._events.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, entry: LogEntry) -> None:
         async def say(text: str, more: bool = True) -> None:
             if text or not more:
                 await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
@@ -245,6 +256,7 @@ class _EventStream(Response):
                 await say(self._words(event))
         except ThymeError as error:
             logger.error("a stream failed: %s", error)
+            entry.end = "failed"
             await say(self._writer.failure(error_body(str(error), "server_error")))
         await say("", more=False)
 
@@ -275,11 +287,27 @@ def make_app(engine: Engine, pool: SandboxBackend, settings: ServeSettings) -> S
     async def not_found(request: Request, error: Exception) -> Response:
         return JSONResponse(error_body("no such path", "invalid_request_error"), 404)
 
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        body = error_body("this path takes no such method", "invalid_request_error")
+        return JSONResponse(body, 405, headers=getattr(error, "headers", None))
+
+    middleware = [Middleware(RequestLog)]
+    if settings.cors_origins:
+        # The token travels in a header that a page has to set itself: no cookie, no credentials.
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("*",),
+            )
+        )
     return Starlette(
         routes=[
             Route("/health", server.health),
             Route("/v1/models", server.models),
             Route("/v1/chat/completions", server.chat, methods=["POST"]),
         ],
-        exception_handlers={404: not_found, 500: failed},
+        exception_handlers={404: not_found, 405: not_allowed, 500: failed},
+        middleware=middleware,
     )

@@ -14,17 +14,9 @@ from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.loop import LoopSettings
 from swift_thyme.inference.prompt_images import PromptImage, read_image
 from swift_thyme.inference.task import Task, make_task, plain_text
+from swift_thyme.serve.request_keys import refusal
 
 __all__ = ["ChatRequest", "RequestError", "parse_request"]
-
-_UNSUPPORTED = {
-    "tools": "tools of the client are not supported: the model runs its own code",
-    "functions": "functions are not supported: the model runs its own code",
-    "logprobs": "log-probabilities are not returned",
-    "stop": "stop strings are not supported: they would cut the model's own protocol",
-    "continue_final_message": "this server runs the whole loop; it does not continue a turn",
-    "audio": "audio is not supported",
-}
 
 
 class RequestError(DataError):
@@ -80,9 +72,9 @@ def parse_request(
     """
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object")
-    for name, reason in _UNSUPPORTED.items():
-        if body.get(name):
-            raise RequestError(reason, name)
+    refused = refusal(body)
+    if refused is not None:
+        raise RequestError(refused[1], refused[0])
     if body.get("n") not in (None, 1):
         raise RequestError("only n = 1 is supported", "n")
     messages = _messages(body.get("messages"), max_images, limits)
@@ -134,6 +126,12 @@ def _messages(value: Any, max_images: int, limits: ImageLimits) -> list[_Message
         role = "system" if role == "developer" else role
         if role not in ("system", "user", "assistant"):
             raise RequestError(f"role {role!r} is not supported", f"{param}.role")
+        for name in ("tool_calls", "function_call"):
+            if message.get(name):
+                raise RequestError(
+                    "tools of the client are not supported: the model runs its own code",
+                    f"{param}.{name}",
+                )
         content = message.get("content")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(parts, list):

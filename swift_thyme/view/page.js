@@ -6,7 +6,9 @@
   const all = data.trajectories;
   const byId = new Map(all.map((t, index) => [t.id, index]));
   const $ = (id) => document.getElementById(id);
-  const state = { shown: [], selected: -1, terms: [], exact: false };
+  const questions = thymeQuestions(all);
+  // view: "one" trajectory, all samples of its "group", the question's two "ends", or "curves".
+  const state = { shown: [], selected: -1, terms: [], exact: false, view: "one" };
 
   // Characters that reorder or hide the text around them are spelled out.
   const CONTROLS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/;
@@ -132,6 +134,7 @@
     state.terms = f.terms;
     state.shown = [];
     all.forEach((t, index) => {
+      if (behind && !behind.has(index)) return;
       if (f.end && (t.end || "unknown") !== f.end) return;
       if (f.run && t.run !== f.run) return;
       if (!f.tool(t)) return;
@@ -247,8 +250,9 @@
 
   // ---- detail: drawn when it is opened ----------------------------------------------------
 
-  function select(index, { scroll = true, hash = true } = {}) {
+  function select(index, { scroll = true, hash = true, view = "one" } = {}) {
     state.selected = index;
+    state.view = view;
     const place = state.shown.indexOf(index);
     if (scroll && place >= 0) {
       const top = place * ROW;
@@ -278,7 +282,18 @@
   }
   const pre = (text) => addText(el("pre"), text);
 
-  function picture(reference, caption) {
+  // Where crops lie on a picture, in its own pixels: [x, y, width, height, number].
+  function outlines(image, boxes) {
+    const { shape } = thymeCurves;
+    const svg = shape("svg", { viewBox: `0 0 ${image.width} ${image.height}`, class: "outlines", "aria-hidden": "true" });
+    for (const [x, y, width, height, ordinal] of boxes) {
+      for (const cls of ["edge", `line tone${(ordinal - 1) % 8}`]) svg.append(shape("rect", { x, y, width, height, class: cls }));
+    }
+    return svg;
+  }
+  const boxLabel = (boxes) => (boxes.length ? ` \u00b7 outlined: ${boxes.length === 1 ? "image" : "images"} ${boxes.map((b) => b[4]).join(", ")}` : "");
+
+  function picture(reference, caption, boxes = []) {
     const [numberOf, name] = reference;
     const image = data.images[numberOf];
     const label = visible([caption, name && name.split("/").pop()].filter(Boolean).join(": "));
@@ -286,11 +301,15 @@
     const source = `data:${image.mime};base64,${$(`image-${numberOf}`).textContent}`;
     const size = `${image.width}\u00d7${image.height}`;
     const img = el("img", { alt: label, src: source, decoding: "async" });
-    const button = el("button", { type: "button", title: "Enlarge", onclick: () => zoom(source, `${label}, ${size}${image.reduced ? ", reduced for this page" : ""}`) }, img);
-    return el("figure", {}, button, el("figcaption", { text: `${label} \u00b7 ${size}` }));
+    const drawn = () => (boxes.length ? outlines(image, boxes) : null);
+    const text = `${label}, ${size}${image.reduced ? ", reduced for this page" : ""}`;
+    const button = el("button", { type: "button", title: "Enlarge", onclick: () => zoom(source, text, drawn()) }, img, drawn());
+    return el("figure", {}, button, el("figcaption", { text: `${label} \u00b7 ${size}${boxLabel(boxes)}` }));
   }
 
-  function zoom(source, text) {
+  function zoom(source, text, drawn) {
+    $("zoom-frame").querySelector("svg")?.remove();
+    if (drawn) $("zoom-frame").append(drawn);
     $("zoom-image").src = source;
     $("zoom-image").alt = text;
     $("zoom-text").textContent = text;
@@ -333,7 +352,7 @@
     return el("section", { cls: "block", "aria-label": `Code block ${ordinal}` }, bar, el("div", { cls: "code", tabindex: "0" }, code));
   }
 
-  function outputBlock(segment, ordinal) {
+  function outputBlock(segment, ordinal, firstImage) {
     const tone = segment.status === "ok" ? "good" : segment.status ? "bad" : "";
     const bar = el("div", { cls: "bar" }, el("b", { text: "Output" }));
     if (segment.status) bar.append(el("span", { cls: `chip ${tone}`, text: words(segment.status) }));
@@ -348,7 +367,8 @@
         if (printed.lastElementChild?.className !== "pictures") printed.append(el("div", { cls: "pictures" }));
         const reference = segment.images[used];
         used += 1;
-        printed.lastElementChild.append(reference ? picture(reference, `image ${used}`) : el("div", { cls: "lost", text: `image ${used} was not kept` }));
+        const name = `image ${firstImage + used}`;
+        printed.lastElementChild.append(reference ? picture(reference, name) : el("div", { cls: "lost", text: `${name} was not kept` }));
       } else if (piece.trim()) printed.append(pre(piece.replace(/^\n|\n$/g, "")));
     }
     return el("section", { cls: `block output ${tone}`, "aria-label": `Output ${ordinal}` }, bar, printed);
@@ -356,14 +376,17 @@
 
   function flow(t) {
     const nodes = [];
-    let blocks = 0;
+    let [blocks, images] = [0, 0];
     t.segments.forEach((segment, position) => {
       if (segment.kind === "code") {
         blocks += 1;
         const node = codeBlock(segment, blocks);
         if (t.segments[position + 1]?.kind === "observation") node.classList.add("joined");
         nodes.push(node);
-      } else if (segment.kind === "observation") nodes.push(outputBlock(segment, blocks));
+      } else if (segment.kind === "observation") {
+        nodes.push(outputBlock(segment, blocks, images));
+        images += segment.images.length;
+      }
       else nodes.push(prose(segment.text));
     });
     nodes.push(el("p", { cls: "closing", text: t.end ? `ended: ${words(t.end)}` : "end" }));
@@ -382,16 +405,30 @@
     );
   }
 
-  function overview(t) {
-    const answer = t.answer === null ? el("span", { cls: "none", text: "none" }) : t.answer === "" ? el("span", { cls: "none", text: "empty" }) : null;
-    const answers = el("dl", { cls: "answers" }, el("dt", { text: "Answer" }), answer ? el("dd", {}, answer) : addText(el("dd", { cls: "reply" }), t.answer));
-    if (t.reference.length) answers.append(el("dt", { text: "Reference" }), addText(el("dd"), t.reference.join(" or ")));
+  const promptPictures = (t) => t.images.map((image, i) => picture(
+    image,
+    t.images.length > 1 ? `prompt image ${i + 1}` : "prompt image",
+    t.boxes.filter((box) => box[0] === i).map((box) => box.slice(1)),
+  ));
+
+  function scores(t) {
     const entries = Object.entries(t.rewards);
-    const scores = el("div", { cls: "rewards", "aria-label": "Rewards", role: "group" }, ...entries.map(([name, value]) => rewardRow(name, value, largest[name])));
-    if (t.reward !== null && !(entries.length === 1 && entries[0][1] === t.reward)) scores.append(rewardRow("Reward", t.reward, largestTotal, "total"));
+    const node = el("div", { cls: "rewards", "aria-label": "Rewards", role: "group" }, ...entries.map(([name, value]) => rewardRow(name, value, largest[name])));
+    if (t.reward !== null && !(entries.length === 1 && entries[0][1] === t.reward)) node.append(rewardRow("Reward", t.reward, largestTotal, "total"));
+    return node.childElementCount ? node : null;
+  }
+
+  function answersOf(t) {
+    const answer = t.answer === null ? el("span", { cls: "none", text: "none" }) : t.answer === "" ? el("span", { cls: "none", text: "empty" }) : null;
+    const node = el("dl", { cls: "answers" }, el("dt", { text: "Answer" }), answer ? el("dd", {}, answer) : addText(el("dd", { cls: "reply" }), t.answer));
+    if (t.reference.length) node.append(el("dt", { text: "Reference" }), addText(el("dd"), t.reference.join(" or ")));
+    return node;
+  }
+
+  function overview(t) {
     const card = el("section", { cls: "overview", "aria-label": "Prompt, answer and rewards" });
-    if (t.images.length) card.append(el("div", { cls: "pictures" }, ...t.images.map((image, i) => picture(image, t.images.length > 1 ? `prompt image ${i + 1}` : "prompt image"))));
-    card.append(el("div", { cls: "outcome" }, answers, scores.childElementCount ? scores : null));
+    if (t.images.length) card.append(el("div", { cls: "pictures" }, ...promptPictures(t)));
+    card.append(el("div", { cls: "outcome" }, answersOf(t), scores(t)));
     const fold = el("details", {}, el("summary", { text: "Prompt as the model reads it" }));
     if (t.system) fold.append(el("p", { cls: "role", text: "system" }), pre(t.system));
     fold.append(el("p", { cls: "role", text: "user" }), pre(t.prompt || t.question));
@@ -415,6 +452,76 @@
     return line;
   }
 
+  // ---- the same question: samples of one step, first and last step ---------------------------
+
+  const MOST_CARDS = 16;
+  function sampleCard(index) {
+    const t = all[index];
+    const node = el(
+      "button", { type: "button", cls: "sample", "aria-current": index === state.selected ? "true" : null, onclick: () => select(index) },
+      el("span", { cls: "score" }, number(t.reward)),
+      t.reward === null ? null : meter(t.reward, largestTotal),
+      el("span", { cls: "reply", text: t.answer === null ? "no answer" : t.answer || "(empty)" }),
+      el("span", { cls: "marks" }, t.statuses.length ? dots(t.statuses) : "no code", t.end && t.end !== "answer" ? el("span", { cls: "chip odd", text: words(t.end) }) : null),
+    );
+    return node;
+  }
+
+  function related(t) {
+    const group = questions.group(state.selected);
+    const ends = questions.ends(state.selected);
+    if (group.length < 2 && !ends) return null;
+    const known = group.map((index) => all[index].reward).filter((r) => r !== null);
+    const facts = [count(group.length, "sample")];
+    if (known.length > 1) facts.push(`reward ${number(Math.min(...known))} to ${number(Math.max(...known))}`);
+    const bar = el("div", { cls: "bar" }, el("b", { text: t.step === null ? "This question" : `This question at step ${t.step}` }), el("span", { text: facts.join(", ") }));
+    if (group.length > 1) bar.append(el("button", { type: "button", id: "side-by-side", title: "Samples side by side (g)", text: "Side by side", onclick: () => show("group") }));
+    if (ends) bar.append(el("button", { type: "button", id: "before-after", title: "First and last step (b)", text: `Step ${all[ends.first[0]].step} and step ${all[ends.last[0]].step}`, onclick: () => show("ends") }));
+    const cards = el("div", { cls: "samples" }, ...group.slice(0, MOST_CARDS).map(sampleCard));
+    if (group.length > MOST_CARDS) cards.append(el("span", { cls: "more", text: `and ${group.length - MOST_CARDS} more` }));
+    return el("section", { cls: "related", "aria-label": "Samples of this question" }, bar, group.length > 1 ? cards : null);
+  }
+
+  function column(index, label) {
+    const t = all[index];
+    return el(
+      "section", { cls: "column", "aria-label": label },
+      el("div", { cls: "column-head" }, el("b", { text: label }), el("span", { cls: `chip ${t.end === "answer" ? "good" : "odd"}`, text: words(t.end || "unknown") }), el("button", { type: "button", text: "Open", onclick: () => select(index) })),
+      t.boxes.length ? el("div", { cls: "pictures" }, ...promptPictures(t)) : null,
+      answersOf(t), scores(t), ...flow(t),
+    );
+  }
+
+  function comparison() {
+    if (state.view === "group") {
+      const group = questions.group(state.selected).slice(0, MOST_CARDS);
+      return group.length > 1 ? group.map((index, i) => column(index, `Sample ${i + 1}`)) : null;
+    }
+    const ends = questions.ends(state.selected);
+    const side = (indices, word) => indices.slice(0, 4).map((index) => column(index, `${word}: step ${all[index].step}`));
+    return ends && [...side(ends.first, "First"), ...side(ends.last, "Last")];
+  }
+
+  function show(view) {
+    state.view = state.view === view ? "one" : view;
+    drawDetail();
+  }
+
+  function curvesSheet() {
+    const toStep = (step) => {
+      const near = steps.reduce((best, s) => (Math.abs(s - step) < Math.abs(best - step) ? s : best), steps[0] ?? step);
+      $("step-min").value = $("step-max").value = near;
+      apply();
+    };
+    return el(
+      "div", { cls: "sheet wide" },
+      el("div", { cls: "head" }, el("h2", { text: "Curves" }), el("div", { cls: "moves" }, backButton())),
+      el("p", { cls: "hint", text: "Dots and dashes are evaluations. A dotted line is where the run was resumed. A click lists the trajectories that were kept nearest to that step." }),
+      ...thymeCurves.curves(el, data.curves, toStep),
+    );
+  }
+  const backButton = () => el("button", { type: "button", id: "back", text: "Back", title: "Back to the trajectory", onclick: () => show("one") });
+
   function exactText(t) {
     const text = t.segments.map((s) => (Array.isArray(s.text) ? s.text.join("") : s.text)).join("");
     return el("section", { cls: "exact", "aria-label": "Exact text" }, pre(text));
@@ -423,9 +530,29 @@
   const detail = $("detail");
   function drawDetail() {
     const t = all[state.selected];
+    $("curves-button").setAttribute("aria-pressed", String(state.view === "curves"));
+    if (state.view === "curves") {
+      detail.replaceChildren(curvesSheet());
+      detail.scrollTop = 0;
+      return;
+    }
     if (!t) {
       detail.replaceChildren();
       return;
+    }
+    if (state.view !== "one") {
+      const columns = comparison();
+      if (columns) {
+        detail.replaceChildren(el(
+          "div", { cls: "sheet wide" },
+          el("div", { cls: "head" }, addText(el("h2"), t.question || t.prompt || t.id), el("div", { cls: "moves" }, backButton())),
+          el("div", { cls: "columns" }, ...columns),
+        ));
+        detail.scrollTop = 0;
+        markFound();
+        return;
+      }
+      state.view = "one";
     }
     const place = state.shown.indexOf(state.selected);
     const heading = el("h2");
@@ -439,7 +566,7 @@
     const sheet = el(
       "div", { cls: "sheet" },
       el("div", { cls: "head" }, heading, el("div", { cls: "moves" }, exact, step("\u2191", "Previous trajectory (k)", -1, place <= 0), step("\u2193", "Next trajectory (j)", 1, place < 0 || place === state.shown.length - 1))),
-      factsLine(t), overview(t),
+      factsLine(t), overview(t), ...[related(t)].filter(Boolean),
       ...(state.exact ? [exactText(t)] : flow(t)),
     );
     if (Object.keys(t.meta).length) {
@@ -452,6 +579,7 @@
 
   function toggleExact() {
     state.exact = !state.exact;
+    state.view = "one";
     drawDetail();
   }
 
@@ -509,6 +637,9 @@
       j: () => move(1),
       k: () => move(-1),
       r: toggleExact,
+      g: () => show("group"),
+      b: () => show("ends"),
+      ...(data.curves.length && { c: () => show("curves") }),
       "/": () => $("search").select(),
       "?": () => $("help").showModal(),
       ...(inList && { ArrowDown: () => move(1), ArrowUp: () => move(-1), Home: () => move(-all.length), End: () => move(all.length) }),
@@ -522,6 +653,8 @@
   for (const dialog of document.querySelectorAll("dialog")) {
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   }
+  $("curves-button").hidden = !data.curves.length;
+  $("curves-button").addEventListener("click", () => show("curves"));
   $("help-button").addEventListener("click", () => $("help").showModal());
 
   const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
@@ -552,6 +685,15 @@
     if (index !== undefined && index !== state.selected) select(index, { hash: false });
     return index !== undefined;
   }
+  // For a sheet in front of the trajectories: it can narrow the list to those behind one of its numbers.
+  let behind = null;
+  function only(indices) {
+    behind = indices && new Set(indices);
+    list.scrollTop = 0;
+    apply();
+    if (state.shown.length && !state.shown.includes(state.selected)) select(state.shown[0]);
+  }
+  window.thymePage = { el, only };
   window.addEventListener("hashchange", fromAddress);
   apply();
   if (!fromAddress() && state.shown.length) select(state.shown[0], { hash: false });

@@ -19,11 +19,15 @@ from swift_thyme.core.protocol import CODE_OPEN
 from swift_thyme.core.reading import program_of, read
 from swift_thyme.core.segment import Segment, SegmentKind
 from swift_thyme.core.trajectory_files import ImageRef, TrajectoryRecord
+from swift_thyme.view.crop_boxes import FoundBox, Trajectory, find_boxes
 from swift_thyme.view.embedded_pictures import Embedded, embed_all
 from swift_thyme.view.highlight import highlight
 from swift_thyme.view.sources import Loaded
 
-__all__ = ["PageReport", "build_page"]
+__all__ = ["PageReport", "Sheet", "build_page"]
+
+SCRIPTS = ("page_curves.js", "page_questions.js", "page.js")
+"""Parts of the page's script; the last one uses the others."""
 
 
 class PageReport(NamedTuple):
@@ -41,13 +45,27 @@ class PageReport(NamedTuple):
     """Size of the page."""
 
 
+class Sheet(NamedTuple):
+    """What a page shows in front of its trajectories, such as the numbers of an evaluation."""
+
+    name: str
+    """Text of the button that shows it."""
+    data: Mapping[str, Any]
+    """JSON values, which the script finds in the element ``sheet-data``."""
+    style: str
+    script: str
+    """Runs after the page's own script, which offers it ``window.thymePage``."""
+
+
 def build_page(
     loaded: Sequence[Loaded],
     output: str | Path,
     *,
     title: str,
+    sheet: Sheet | None = None,
     max_trajectories: int = 2000,
     max_image_side: int = 640,
+    curves: Sequence[Mapping[str, Any]] = (),
 ) -> PageReport:
     """Write the page.
 
@@ -55,8 +73,10 @@ def build_page(
         loaded: Trajectories, in the order in which they are listed.
         output: The page's file; replaced once the new page is complete.
         title: Shown at the top.
+        sheet: Stands in front of the trajectories; a number of it can lead to some of them.
         max_trajectories: With more, evenly spaced ones are shown.
         max_image_side: Larger pictures are reduced to this many pixels on their longer side.
+        curves: Metrics of the runs, as ``curves.as_json`` gives them.
 
     Raises:
         DataError: The file cannot be written.
@@ -73,17 +93,19 @@ def build_page(
     images = embed_all(image_files, max_image_side)
     thumbnails = [image.thumbnail if image else None for image in images]
     identifiers = _unique([item.record.id for item in shown])
+    boxes = find_boxes([Trajectory(i.record, i.folder, _programs(i.record)) for i in shown])
     data = {
         "title": title,
         "found": len(loaded),
         "textOnly": sum(item.text_only for item in shown),
         "images": [_image_json(image) for image in images],
+        "curves": curves,
         "trajectories": [
-            _trajectory_json(item.record, identifier, numbers, thumbnails)
-            for item, identifier in zip(shown, identifiers, strict=True)
+            _trajectory_json(item.record, identifier, numbers, thumbnails, found)
+            for item, identifier, found in zip(shown, identifiers, boxes, strict=True)
         ],
     }
-    size = _write(Path(output), _html(title, data, images))
+    size = _write(Path(output), _html(title, data, images, sheet))
     missing = sum(image is None for image in images)
     return PageReport(len(shown), len(loaded), len(images) - missing, missing, size)
 
@@ -120,6 +142,7 @@ def _trajectory_json(
     identifier: str,
     numbers: Mapping[str, int],
     thumbnails: Sequence[str | None],
+    boxes: Sequence[FoundBox],
 ) -> dict[str, Any]:
     def refs(images: Sequence[ImageRef]) -> list[list[Any]]:
         return [[numbers[image.file], image.name] for image in images]
@@ -145,8 +168,18 @@ def _trajectory_json(
         "sampledTokens": record.sampled_tokens,
         "timings": record.timings,
         "meta": record.meta,
+        "boxes": [_box_json(found) for found in boxes],
         "segments": [_segment_json(segment, refs(segment.images)) for segment in record.segments],
     }
+
+
+def _box_json(found: FoundBox) -> list[float]:
+    left, top, right, bottom = (round(edge, 1) for edge in found.box)
+    return [found.prompt_image, left, top, right - left, bottom - top, found.returned]
+
+
+def _programs(record: TrajectoryRecord) -> list[str]:
+    return [_code_parts(s.text)[1] for s in record.segments if s.kind is SegmentKind.CODE]
 
 
 def _total(record: TrajectoryRecord) -> float | None:
@@ -194,13 +227,24 @@ def _as_script_data(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _html(title: str, data: Mapping[str, Any], images: Sequence[Embedded | None]) -> Iterator[str]:
+def _html(
+    title: str,
+    data: Mapping[str, Any],
+    images: Sequence[Embedded | None],
+    sheet: Sheet | None,
+) -> Iterator[str]:
     folder = files("swift_thyme.view")
     parts = {
         "style": folder.joinpath("page.css").read_text(encoding="utf-8"),
-        "script": folder.joinpath("page.js").read_text(encoding="utf-8"),
+        "script": "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS),
         "title": html.escape(title),
     }
+    parts["sheet"] = ""
+    if sheet is not None:
+        parts["style"] += sheet.style
+        parts["script"] += sheet.script
+        values = _as_script_data({"name": sheet.name, **sheet.data})
+        parts["sheet"] = f'<script type="application/json" id="sheet-data">{values}</script>\n'
     parts["policy"] = (
         "default-src 'none'; img-src data:; "
         f"style-src '{_hash(parts['style'])}'; script-src '{_hash(parts['script'])}'; "

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories, trajectory_files
 from swift_thyme.view.completions import is_completions_line, read_completions
+from swift_thyme.view.run_log import LOG, Lineage, drop_repeated, lineage_of
 
 __all__ = ["Loaded", "load"]
 
 COMPLETIONS = "completions.jsonl"
+EVALUATION = "eval"
+"""The run of a trajectory that was kept from an evaluation during training."""
 
 LOOKED_FOR = (
     "looked at any depth for trajectories*.jsonl (kept by a training run with --O3 true, "
@@ -34,6 +37,15 @@ class Loaded(NamedTuple):
     """Folder that the record's image paths are relative to."""
     text_only: bool = False
     """Whether it comes from a log that keeps no images."""
+    lineage: Lineage | None = None
+    """The training run that it belongs to, if it is known."""
+
+
+class _Source(NamedTuple):
+    file: Path
+    text_only: bool
+    named: bool
+    """Whether the user named the file itself."""
 
 
 def load(paths: Sequence[str | Path]) -> list[Loaded]:
@@ -41,7 +53,9 @@ def load(paths: Sequence[str | Path]) -> list[Loaded]:
 
     Where a run kept trajectories, its ``completions.jsonl`` is not read as well: it holds the same
     samples without their images. Name that file itself to see all of its text. With several runs
-    the name of each run's folder is put before ``run``.
+    the name of each run's folder is put before ``run``. A run that was resumed in a folder of its
+    own is one run, with the name of its newest folder; what was trained again is left out, unless
+    its file was named.
 
     Args:
         paths: Files or folders.
@@ -50,28 +64,85 @@ def load(paths: Sequence[str | Path]) -> list[Loaded]:
         DataError: There is nothing at a path, or a file cannot be read; the message says what was
             looked for.
     """
-    found: list[tuple[Path, str, bool]] = []
+    found: list[_Source] = []
     for path in map(Path, paths):
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        files = [(path, _is_completions(path))] if path.is_file() else _in_folder(path)
+        if path.is_file():
+            found.append(_Source(path, _is_completions(path), named=True))
+            continue
+        files = _in_folder(path)
         if not files:
             raise DataError(f"{path}: no trajectories there; {LOOKED_FOR}")
-        found += [(file, _label(file), text_only) for file, text_only in files]
-    labels = {label for _, label, _ in found}
+        found += [_Source(file, text_only, named=False) for file, text_only in files]
+    runs = _lineages([_run_folder(source.file) for source in found])
+    labels = [_label(source.file, runs) for source in found]
+    several = len(set(labels)) > 1
     loaded: list[Loaded] = []
-    for file, label, text_only in found:
-        records: Iterable[TrajectoryRecord]
-        records = read_completions(file) if text_only else read_trajectories(file)
-        for record in records:
-            if len(labels) > 1:
+    again = _evaluated_again(found, runs)
+    for source, label in zip(found, labels, strict=True):
+        lineage = runs.get(_run_folder(source.file))
+        for record in _records(source, lineage):
+            if (source.file, record.step) in again and record.run == EVALUATION:
+                continue
+            if several:
                 run = f"{label} / {record.run}" if record.run else label
                 record = dataclasses.replace(record, run=run)
-            loaded.append(Loaded(record, file.parent, text_only))
+            loaded.append(Loaded(record, source.file.parent, source.text_only, lineage))
     if not loaded:
-        names = ", ".join(str(file) for file, _, _ in found)
+        names = ", ".join(str(source.file) for source in found)
         raise DataError(f"no finished trajectory in {names} yet")
     return loaded
+
+
+def _evaluated_again(
+    sources: Sequence[_Source], runs: Mapping[Path, Lineage]
+) -> set[tuple[Path, int | None]]:
+    """Return files and steps whose evaluation was made again when the run was resumed there.
+
+    ``--eval_on_start true`` evaluates a checkpoint that was evaluated before.
+    """
+    again = set()
+    kept = [s for s in sources if not s.named and not s.text_only and _run_folder(s.file) in runs]
+    for source in kept:
+        folder = _run_folder(source.file)
+        folders = runs[folder].folders
+        earlier = set(folders[: folders.index(folder)])
+        if not earlier:
+            continue
+        records = read_trajectories(source.file)
+        first = next((record for record in records if record.run == EVALUATION), None)
+        if first is not None:
+            again |= {(s.file, first.step) for s in kept if _run_folder(s.file) in earlier}
+    return again
+
+
+def _records(source: _Source, lineage: Lineage | None) -> Iterable[TrajectoryRecord]:
+    """Read a file; of a training run without the steps that were trained again later."""
+    reader = read_completions if source.text_only else read_trajectories
+    records: Iterable[TrajectoryRecord] = reader(source.file)
+    if lineage is None or source.named:
+        return records
+    last = lineage.last_step(_run_folder(source.file))
+    if last is not None:
+        records = [r for r in records if r.step is None or r.step <= last]
+    records = list(records)
+    if any(record.step is None for record in records):
+        return records
+    return drop_repeated(records, lambda r: (r.step or 0, r.run == EVALUATION), single=False)
+
+
+def _lineages(folders: Iterable[Path]) -> dict[Path, Lineage]:
+    """Return the run of each output folder of a training job; the newest run that holds it."""
+    runs: dict[Path, Lineage] = {}
+    logs = {folder for folder in folders if (folder / LOG).is_file()}
+    for folder in sorted(logs, key=lambda folder: (folder / LOG).stat().st_mtime):
+        lineage = lineage_of(folder)
+        for known in lineage.folders:
+            # Copying a folder changes its dates; the longer history is that of the newer one.
+            if known not in runs or len(runs[known].folders) <= len(lineage.folders):
+                runs[known] = lineage
+    return runs
 
 
 def _in_folder(folder: Path) -> list[tuple[Path, bool]]:
@@ -110,9 +181,15 @@ def _is_completions(file: Path) -> bool:
     )
 
 
-def _label(file: Path) -> str:
-    """Return the name of the run's folder."""
+def _run_folder(file: Path) -> Path:
+    """Return the folder of the run that wrote a file."""
     folder = file.resolve().parent
     while _INNER_FOLDER.fullmatch(folder.name) and folder.parent != folder:
         folder = folder.parent
-    return folder.name
+    return folder
+
+
+def _label(file: Path, runs: Mapping[Path, Lineage]) -> str:
+    """Return the name of the run's folder, the newest one where it has several."""
+    folder = _run_folder(file)
+    return runs[folder].folders[-1].name if folder in runs else folder.name

@@ -24,7 +24,7 @@ from swift_thyme.inference.model import ModelSettings
 from tests.conftest import ROOT
 
 MODEL = (
-    "--model --engine --endpoint --endpoint-key --model-type --template --response-prefix "
+    "--model --use-hf --engine --endpoint --endpoint-key --model-type --template --response-prefix "
     "--thinking --dtype --gpu-memory-utilization --tensor-parallel-size --engine-kwargs --system"
 ).split()
 SAMPLING = "--temperature --top-p --top-k --repetition-penalty --greedy-code --seed".split()
@@ -33,11 +33,11 @@ OWN = {
     "ask": "question --image --save --tools".split(),
     "serve": (
         "--host --port --api-key --max-body-mb --max-image-mb --max-image-megapixels "
-        "--concurrency --queue"
+        "--concurrency --queue --cors-origin --log"
     ).split(),
     "eval": (
-        "--data --out --runs --limit --tools --no-tools --shuffle --prompt --judge --concurrency "
-        "--strict"
+        "--data --out --runs --limit --tools --no-tools --base --shuffle --prompt --judge "
+        "--concurrency --strict"
     ).split(),
 }
 PANELS = {"Model and engine": MODEL, "Sampling": SAMPLING, "Limits": LIMITS}
@@ -205,6 +205,11 @@ def test_a_bad_value_names_its_flag(
         (["doctor", "--timeout-s", "inf"], "--timeout-s"),
         (["data", "rl", "x", "--out", "o", "--max-megapixels", "nan"], "--max-megapixels"),
         (["ask", "q", "--model", "m", "--image", "no such file"], "--image"),
+        (["ask", "q", "--model", "m", "--image", "docs"], "--image docs"),
+        (["ask", "q", "--model", "m", "--system", "docs"], "--system docs"),
+        (["ask", "q", "--model", "m", "--system", "gone.txt"], "--system gone.txt"),
+        (["serve", "--model", "m", "--cors-origin", "https://a.example/"], "--cors-origin"),
+        (["serve", "--model", "m", "--cors-origin", "a.example"], "--cors-origin"),
     ],
 )
 def test_a_bad_value_of_a_command_names_its_flag(arguments: list[str], flag: str) -> None:
@@ -227,6 +232,38 @@ def test_a_judge_that_is_not_configured_stops_an_evaluation_at_its_start(
     assert "--judge needs THYME_JUDGE_URLS" in complaint(arguments)
 
 
+@pytest.mark.parametrize(
+    ("value", "arms"),
+    [
+        ("on", ["tools"]),
+        ("plain", ["plain"]),
+        ("off", ["no-tools"]),
+        ("both", ["tools", "no-tools"]),
+        ("all", ["tools", "plain", "no-tools"]),
+        ("plain, on", ["tools", "plain"]),
+    ],
+)
+def test_the_ways_to_ask_are_named_one_or_several(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, arms: list[str]
+) -> None:
+    async def caught(*given: Any) -> Any:
+        raise ThymeError(str([arm.value for arm in given[3]]))
+
+    monkeypatch.setattr(evaluate, "_evaluate", caught)
+    monkeypatch.setattr(evaluate, "Evaluation", lambda *given: None)
+    monkeypatch.setattr(evaluate, "read_tsv", lambda *_, **__: SimpleNamespace(name="d", cyclic=0))
+    arguments = ["eval", "--model", "m", "--data", "x", "--out", str(tmp_path)]
+    assert str(arms) in complaint([*arguments, "--tools", value])
+
+
+@pytest.mark.parametrize("value", ["none", "", "on,", "on+plain"])
+def test_an_unknown_way_to_ask_is_named(tmp_path: Path, value: str) -> None:
+    arguments = ["eval", "--model", "m", "--data", "x", "--out", str(tmp_path), "--tools", value]
+    said = complaint(arguments)
+    assert "--tools must be one of on, plain, off, both, all, or several" in said
+    assert f"not {value!r}" in said
+
+
 def test_blank_variables_leave_options_at_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[ModelSettings, LoopSettings]] = []
 
@@ -244,7 +281,7 @@ def test_blank_variables_leave_options_at_their_defaults(monkeypatch: pytest.Mon
 
 def test_a_misspelt_variable_gives_one_warning_at_the_start() -> None:
     env = {"THYME_SANDBOX_WORKER": "3", "COLUMNS": "40"}
-    output = CliRunner().invoke(app, ["version"], env=env).output
+    output = CliRunner().invoke(app, ["plugin"], env=env).output
     assert output.count("did you mean THYME_SANDBOX_WORKERS?") == 1
 
 

@@ -9,9 +9,16 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.errors import DataError, ThymeError
+from swift_thyme.evaluation.arms import Arm
+from swift_thyme.evaluation.outcome import outcomes
+from swift_thyme.evaluation.results import build_report
+from swift_thyme.evaluation.run import EvalSettings, Evaluation, Job
 from swift_thyme.evaluation.tsv import read_tsv
+from swift_thyme.inference.loop import LoopSettings
+from swift_thyme.sandbox import SandboxPool, SandboxSettings
 from tests.data.builders import make_picture, read_jsonl, rejections, run, write_jsonl
 from tests.evaluation.builders import row, write_tsv
+from tests.inference.builders import ScriptedServer
 
 
 def noise_png(size: tuple[int, int]) -> bytes:
@@ -71,12 +78,25 @@ def test_thyme_data_rejects_each_for_its_reason_and_keeps_the_rest(tmp_path: Pat
     assert all(len(line["images"]) == 1 for line in kept)
 
 
-def test_thyme_eval_leaves_out_the_same_rows(tmp_path: Path) -> None:
+async def test_thyme_eval_leaves_out_the_same_rows_and_runs_the_rest(tmp_path: Path) -> None:
     faults = broken_file(tmp_path / "t.tsv", 200)
     dataset = read_tsv(tmp_path / "t.tsv")
     early = {n for n, reason in faults.items() if reason not in SEEN_LATER}
     assert set(dataset.problems) == early
-    assert len(dataset.items) == 200 - len(early)
+    settings = EvalSettings(system="S", loop=LoopSettings(), shuffle=False)
+    evaluation = Evaluation(dataset, tmp_path / "out", settings, {"model": "scripted"})
+    jobs = [Job(item, 1, Arm.PLAIN) for item in dataset.items]
+    n_good = 200 - len(BROKEN)
+    engine = await ScriptedServer(["A"] * n_good).engine()
+    with SandboxPool(SandboxSettings(workers=1)) as pool:
+        progress = await evaluation.run(engine, pool, jobs, concurrency=8)
+    await engine.close()
+    assert progress == (n_good, len(SEEN_LATER), 200 - len(early))
+    assert set(evaluation.problems) == set(faults)
+    report = build_report(evaluation, jobs, outcomes(evaluation, jobs))
+    assert report["results"]["plain"]["trajectories"] == n_good
+    assert [named["row"] for named in report["unusable_rows"]] == sorted(faults)
+    assert all(named["reason"] for named in report["unusable_rows"])
 
 
 @pytest.mark.parametrize("reason", list(BROKEN))

@@ -183,6 +183,25 @@ def test_the_command_prints_the_report_and_one_line_for_an_error(tmp_path: Path)
     assert "Traceback" not in bad.stderr
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "words"),
+    [
+        ("sft", [{"question": "q"}] * 3, "none of 3 rows can be used: 3 times missing_column"),
+        ("rl", [{"question": "q"}], "none of 1 rows can be used: 1 times missing_column"),
+        ("sft", [], "no row was found"),
+    ],
+)
+def test_a_job_that_keeps_no_row_fails(
+    tmp_path: Path, kind: str, rows: list[dict[str, str]], words: str
+) -> None:
+    source = write_jsonl(tmp_path / "c.jsonl", rows)
+    command = python_program("-m", "swift_thyme.commands.main", "data", kind, str(source))
+    job = run_program([*command, "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert job.returncode == 1
+    assert words in job.stderr.splitlines()[-1]
+    assert "Traceback" not in job.stderr
+
+
 def test_a_supervised_row_with_two_images_quotes_both_and_its_code_opens_both(
     tmp_path: Path,
 ) -> None:

@@ -393,7 +393,8 @@ def test_in_a_terminal_a_table_is_drawn() -> None:
         "from swift_thyme.doctor.checks import Finding, State\n"
         "one = Finding('b', State.LOOK, 'version [1]', 'use [x]2[/]')\n"
         "d.findings = lambda s: {'Part': [one]}\n"
-        "d.doctor_command(as_json=False, timeout_s=1)"
+        "from types import SimpleNamespace\n"
+        "d.doctor_command(SimpleNamespace(args=[]), as_json=False, timeout_s=1)"
     )
     written = bytearray()
 

@@ -124,7 +124,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 def test_an_evaluation_that_was_killed_goes_on_and_reports_the_same(
     tmp_path: Path, tsvs: TsvPaths
 ) -> None:
-    common = ("--engine", "transformers", *MODEL, "--prompt", "question", "--tools", "both")
+    common = ("--engine", "transformers", *MODEL, "--prompt", "question", "--tools", "all")
     data = ("--data", str(tsvs.vstar), "--temperature", "0.6", "--max-tokens", "150")
 
     def command(out: Path) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def test_an_evaluation_that_was_killed_goes_on_and_reports_the_same(
     killed.kill()
     killed.communicate()
     before = lines.read_bytes().count(b"\n")
-    assert 8 <= before < 32
+    assert 8 <= before < 48
     again = run_program(python_program(*THYME, *command(tmp_path / "killed")))
     assert again.returncode == 0, again.stderr
     first, second = report_of(tmp_path / "whole"), report_of(tmp_path / "killed")
@@ -153,8 +153,16 @@ def test_an_evaluation_that_was_killed_goes_on_and_reports_the_same(
     assert results["no-tools"]["accuracy"]["mean"] < 0.3
     assert results["tools"]["tool_use_rate"] > 0.9
     assert results["no-tools"]["tool_use_rate"] == 0
-    assert results["changed_without_tools"]["mean"] > 0.6
-    assert "with tools" in whole.stdout and "without" in whole.stdout
+    assert results["plain"]["trajectories"] == 16
+    assert results["plain"]["tool_use_rate"] == 0
+    effect = results["effects"]["no-tools"]
+    assert effect["answers_that_change"]["mean"] > 0.6
+    assert effect["difference"]["low"] > 0
+    assert results["effects"]["plain"]["difference"]["n"] == 16
+    for words in ("with the tool", "plain prompt", "tool refused", "only with the tool"):
+        assert words in whole.stdout
+    page = (tmp_path / "whole" / "results.html").read_text(encoding="utf-8")
+    assert page.count('"id":"') == page.count("/run1/") == 48
     check_predictions(tmp_path / "whole", tsvs, results["tools"]["accuracy"]["mean"])
     other = run_program(python_program(*THYME, *command(tmp_path / "killed"), "--seed", "1"))
     assert other.returncode == 1

@@ -37,7 +37,9 @@ VLLM = {
     "vllm_max_model_len": scripts.MAX_TOKENS,
     "vllm_enforce_eager": True,
     "vllm_gpu_memory_utilization": 0.3,
-    "vllm_engine_kwargs": json.dumps({"logits_processors": ["tests.e2e.parity_logits:Scripted"]}),
+    "vllm_engine_kwargs": json.dumps(
+        {"logits_processors": ["tests.e2e.parity_logits:ParityLogits"]}
+    ),
 }
 
 

@@ -151,6 +151,21 @@ def test_kept_trajectories_are_what_was_trained_on(
 
 
 @pytest.mark.slow
+def test_tensorboard_shows_some_of_the_kept_trajectories(
+    rollout: tuple[list[dict[str, Any]], Path],
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, output = rollout
+    (folder,) = output.glob("**/runs")
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    assert events.Tags()["images"] == ["trajectories_train/1", "trajectories_train/2"]
+    (shown,) = events.Images("trajectories_train/1")
+    assert (shown.step, shown.height > 240) == (1, True)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("chromium")
 def test_the_page_of_a_run_in_a_real_browser(
     rollout: tuple[list[dict[str, Any]], Path], tmp_path: Path

@@ -19,7 +19,7 @@ RECIPE = {
     "overlong_filter": True,
     "rollout_importance_sampling_mode": "token_truncate",
     "max_completion_length": 600,
-    "vllm_engine_kwargs": '{"logits_processors": ["tests.sampling.scripted:ScriptedLogits"]}',
+    "vllm_engine_kwargs": '{"logits_processors": ["tests.sampling.scripted:NamedScript"]}',
 }
 """What of the published recipe touches sampling, and the correction that reads its log-probs."""
 

@@ -1,4 +1,4 @@
-"""Order of options, matching, intervals."""
+"""Order of options, matching."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 from swift_thyme.answers.verdict import Verdict
 from swift_thyme.evaluation.items import PromptStyle, show
 from swift_thyme.evaluation.matching import match
-from swift_thyme.evaluation.statistics import bootstrap_mean
 from swift_thyme.evaluation.tsv import Item, read_tsv
 
 from .builders import row, write_tsv
@@ -69,19 +68,6 @@ def test_answers_that_pick_nothing(item: Item) -> None:
 
 def test_a_letter_means_nothing_where_no_letters_were_shown(item: Item) -> None:
     assert match(ask(item, 1, PromptStyle.QUESTION), "A").choice is None
-
-
-def test_the_interval_of_a_mean_covers_items_not_trajectories() -> None:
-    values = [1.0, 0.0] * 50
-    once = bootstrap_mean(values, range(100))
-    assert once.mean == 0.5 and once.n == 100
-    assert once.low == pytest.approx(0.4, abs=0.02) and once.high == pytest.approx(0.6, abs=0.02)
-    # Ten runs that all say the same are no more evidence than one.
-    tenfold = bootstrap_mean(values * 10, list(range(100)) * 10)
-    assert (tenfold.low, tenfold.high) == (once.low, once.high)
-    assert bootstrap_mean(values, range(100)) == once
-    assert bootstrap_mean([], []).mean is None
-    assert bootstrap_mean([1.0] * 5, range(5))[:3] == (1.0, 1.0, 1.0)
 
 
 def test_large_cells_are_read(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ import httpx
 import pytest
 
 from swift_thyme.core.errors import DataError, EngineError, SettingsError
+from swift_thyme.evaluation.arms import PLAIN_REPLY, Arm
 from swift_thyme.evaluation.judging import judge_undecided
-from swift_thyme.evaluation.results import build_report, outcomes
-from swift_thyme.evaluation.run import Arm, EvalSettings, Evaluation, Job
+from swift_thyme.evaluation.outcome import outcomes
+from swift_thyme.evaluation.results import build_report
+from swift_thyme.evaluation.run import EvalSettings, Evaluation, Job
 from swift_thyme.evaluation.tsv import read_tsv
 from swift_thyme.evaluation.vlmeval_files import write_predictions
 from swift_thyme.inference.loop import LoopSettings
 from swift_thyme.rewards.local_judge import LocalJudge
+from swift_thyme.rewards.reward_settings import JudgeSettings
 from swift_thyme.sandbox import SandboxPool, SandboxSettings
 from tests.inference.builders import ScriptedServer, image_bytes
 
@@ -30,6 +35,7 @@ def answer(text: str) -> str:
 
 
 def make_evaluation(folder: Path, n: int = 4, **settings: Any) -> Evaluation:
+    folder.mkdir(exist_ok=True)
     dataset = read_tsv(write_tsv(folder / "plain.tsv", [row(i) for i in range(n)]))
     settings = {"system": "S", "loop": LoopSettings(), "shuffle": False, **settings}
     return Evaluation(dataset, folder / "out", EvalSettings(**settings), {"model": "scripted"})
@@ -144,13 +150,100 @@ async def test_failures_in_a_row_end_the_run(tmp_path: Path) -> None:
         await run(evaluation, [refuse] * 12, make_jobs(evaluation))
 
 
-async def test_answers_with_and_without_the_tool_are_compared(tmp_path: Path) -> None:
-    evaluation = make_evaluation(tmp_path, n=2)
-    jobs = make_jobs(evaluation, Arm.TOOLS, Arm.NO_TOOLS)
-    await run(evaluation, [answer("A"), answer("A"), answer("(A)"), answer("blue")], jobs)
-    report = build_report(evaluation, jobs, outcomes(evaluation, jobs))["results"]
-    assert report["changed_without_tools"]["mean"] == 0.5
-    assert report["no-tools"]["accuracy"]["mean"] == 0.5
+async def test_the_effect_of_the_tool_is_that_of_pairs_against_each_baseline(
+    tmp_path: Path,
+) -> None:
+    evaluation = make_evaluation(tmp_path, n=4)
+    jobs = make_jobs(evaluation, Arm.TOOLS, Arm.PLAIN, Arm.NO_TOOLS)
+    turns = [answer("A"), answer("A"), answer("blue"), answer("green")]
+    turns += ["A", "B", "A", "B"]
+    turns += ["I cannot tell."] * 4
+    await run(evaluation, turns, jobs)
+    results = build_report(evaluation, jobs, outcomes(evaluation, jobs))["results"]
+    plain, refused = results["effects"]["plain"], results["effects"]["no-tools"]
+    kinds = ("both_right", "only_with", "only_without", "neither")
+    assert [plain[kind] for kind in kinds] == [1, 1, 1, 1]
+    assert plain["difference"]["mean"] == 0.0
+    assert [refused[kind] for kind in kinds] == [0, 2, 0, 2]
+    assert refused["difference"]["mean"] == 0.5
+    assert plain["answers_that_change"]["mean"] == 0.5, "green is option B"
+    assert refused["answers_that_change"]["mean"] == 1.0
+    even = refused["by_category"]["category"]["even"]
+    assert (even["difference"]["mean"], even["difference"]["n"]) == (0.5, 2)
+    assert results["no-tools"]["unanswered"] == 1.0
+
+
+async def test_pairs_without_a_score_on_both_sides_are_left_out(tmp_path: Path) -> None:
+    def refuse(body: Any) -> httpx.Response:
+        return httpx.Response(403, text="no")
+
+    evaluation = make_evaluation(tmp_path, n=3)
+    jobs = make_jobs(evaluation, Arm.TOOLS, Arm.PLAIN)
+    await run(evaluation, [answer("A"), refuse, answer("A"), "B", "B", "some colour"], jobs)
+    found = outcomes(evaluation, jobs)
+    found = [dataclasses.replace(o, judge_failed="some" in str(o.record.answer)) for o in found]
+    results = build_report(evaluation, jobs, found)["results"]
+    assert results["effects"]["plain"]["difference"]["n"] == 1
+    assert list(results["effects"]) == ["plain"]
+
+
+async def test_a_plain_prompt_mentions_no_code_and_its_reply_is_the_answer(
+    tmp_path: Path,
+) -> None:
+    evaluation = make_evaluation(tmp_path, n=6)
+    jobs = make_jobs(evaluation, Arm.PLAIN)
+    replies = [
+        "A",
+        "<think>Red or green?</think>\n\nred",
+        answer("A"),
+        "<think>It never ends",
+        "<think>I crop it.<code>print(1)</code>",
+        "a warm colour",
+    ]
+    script = ScriptedServer(replies)
+    engine = await script.engine()
+    await evaluation.run(engine, NO_POOL, jobs, concurrency=1)
+    await engine.close()
+    assert len(script.bodies) == 6, "one turn each: nothing is run, nothing is refused"
+    for body in script.bodies:
+        (message,) = body["messages"]
+        (text,) = [part["text"] for part in message["content"] if part["type"] == "text"]
+        assert text.strip().endswith(
+            f"Please select the correct answer from the options above.\n{PLAIN_REPLY}"
+        )
+        assert not re.search("code|python|tool|sandbox|think|path", text, re.IGNORECASE)
+    found = outcomes(evaluation, jobs)
+    assert [o.record.answer for o in found] == ["A", "red", "A", None, None, "a warm colour"]
+    assert [o.score for o in found] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert [o.record.tool_used for o in found] == [False] * 6
+    results = build_report(evaluation, jobs, found)["results"]["plain"]
+    assert results["unanswered"] == pytest.approx(2 / 6)
+    assert results["undecided_by_rules"] == 1
+    with LocalJudge() as judge:
+        settings = JudgeSettings(urls=(judge.url,), model="local")
+        judged = await judge_undecided(evaluation.out, found, settings)
+    assert judged[5].judged in (0.0, 1.0)
+    (file, *_) = write_predictions(tmp_path / "v", evaluation.dataset, "m", found)
+    assert file.name == "m-plain_plain.tsv"
+
+
+async def test_a_folder_from_before_the_plain_prompt_goes_on(tmp_path: Path) -> None:
+    first = make_evaluation(tmp_path, n=1)
+    await run(first, [answer("A")], make_jobs(first))
+    path = first.out / "run.json"
+    known = json.loads(path.read_text())
+    assert known.pop("plain_prompt") == PLAIN_REPLY
+    path.write_text(json.dumps(known))
+    again = make_evaluation(tmp_path, n=1)
+    jobs = make_jobs(again, Arm.TOOLS, Arm.PLAIN)
+    assert await run(again, ["B"], jobs) == (2, 0, 2)
+    assert json.loads(path.read_text())["plain_prompt"] == PLAIN_REPLY
+    path.write_text(json.dumps(known | {"plain_prompt": "Reply at length."}))
+    with pytest.raises(DataError, match=r'plain_prompt was "Reply at length\."'):
+        make_evaluation(tmp_path, n=1)
+    path.write_text("[1]")
+    with pytest.raises(DataError, match=r"run\.json is not JSON of ours"):
+        make_evaluation(tmp_path, n=1)
 
 
 def test_another_configuration_is_refused_and_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swift_thyme.core.block import BlockRecord
-from swift_thyme.core.errors import DataError, HostError
+from swift_thyme.core.errors import DataError, HostError, SandboxDeadError
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason, TrajectorySummary
@@ -107,6 +107,27 @@ def test_trajectories_that_dynamic_sampling_throws_away_count_too(
     callback.on_step_end(None, SimpleNamespace(), None)
     assert store["train"]["thyme/trajectories"] == [4]
     assert store["train"]["thyme/tool_use_rate"] == [0.25]
+
+
+def test_steps_in_which_the_sandbox_failed_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THYME_SANDBOX_MAX_FAILED_STEPS", "2")
+    store: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
+    trainer = grpo_trainer(**NAMES | {"_metrics": store, "_compute_rewards_per_func": len})
+    trainer.reward_funcs = []
+    trainer.template = SimpleNamespace(_get_response_prefix=lambda row: "")
+    callback = start(trainer, monkeypatch)
+    failed = write_infos(make_summary(end=EndReason.SANDBOX_FAILURE))
+    samples = [SimpleNamespace(rollout_infos=failed, extra={})] * 4
+    trainer._log_rollout(samples)
+    trainer._compute_rewards_per_func(samples)
+    callback.on_step_end(None, SimpleNamespace(), None)
+    # An evaluation between two steps is none.
+    trainer._compute_rewards_per_func(samples)
+    callback.on_prediction_step(None, SimpleNamespace(), None)
+    trainer._compute_rewards_per_func(samples)
+    with pytest.raises(SandboxDeadError, match="for 2 steps in a row"):
+        callback.on_step_end(None, SimpleNamespace(), None)
+    assert store["train"]["thyme/end/sandbox_failure"] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("column", ["teacher_prompt", "teacher_images"])

@@ -10,10 +10,15 @@ from typing import Any, cast
 
 import pytest
 
+from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import SandboxDeadError, SandboxUnavailableError
+from swift_thyme.core.execution import ExecutionResult, ExecutionStatus
+from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.host import code_sessions
-from swift_thyme.host.code_sessions import CodeSessions
+from swift_thyme.host.code_sessions import CodeSessions, SandboxSteps
 from swift_thyme.sandbox import SandboxPool
+from swift_thyme.sandbox.self_check import make_sure
+from tests.conftest import python_program, run_program
 from tests.sandbox.conftest import small_settings
 
 LOST = "a sandbox worker was lost: the worker ended"
@@ -126,6 +131,120 @@ def test_many_failed_sessions_in_a_row_stop_the_job_and_one_good_one_starts_the_
             open_one(sessions)
     with pytest.raises(SandboxDeadError, match=f"{most} trajectories in a row"):
         open_one(sessions)
+
+
+def over(*statuses: str, end: EndReason = EndReason.ANSWER) -> TrajectorySummary:
+    blocks = [BlockRecord(status) for status in statuses]
+    return TrajectorySummary(blocks=blocks, end_reason=end)
+
+
+FAILED = over(end=EndReason.SANDBOX_FAILURE)
+
+
+def test_a_lost_session_makes_the_sandbox_run_a_program() -> None:
+    pool = ScriptedPool()
+    asyncio.run(sessions_of(pool).ended(FAILED))
+    assert pool.calls == ["check"]
+
+
+def test_many_trajectories_without_a_success_make_the_sandbox_run_a_program() -> None:
+    most = code_sessions._MOST_WITHOUT_SUCCESS
+    pool = ScriptedPool(checks="+---")
+    sessions = sessions_of(pool)
+
+    async def end(*summaries: TrajectorySummary) -> None:
+        for summary in summaries:
+            await sessions.ended(summary)
+
+    wrong = over("error", "timeout")
+    asyncio.run(end(*[wrong] * (most - 1), over("error", "ok"), *[wrong] * (most - 1), over()))
+    assert pool.calls == []
+    asyncio.run(end(wrong))
+    assert pool.calls == ["check"]
+    with pytest.raises(SandboxDeadError):
+        asyncio.run(end(*[wrong] * most))
+    assert pool.calls == ["check"] * 4
+
+
+def test_steps_without_a_working_sandbox_stop_the_job() -> None:
+    steps = SandboxSteps(2)
+    steps.settle([FAILED, over("error")])
+    steps.settle([FAILED, over("ok")])
+    steps.settle([FAILED, over()])
+    with pytest.raises(SandboxDeadError) as caught:
+        steps.settle([FAILED])
+    assert "ran no block for 2 steps in a row" in str(caught.value)
+    assert "THYME_SANDBOX_MAX_FAILED_STEPS" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_without_code_or_with_wrong_code_say_nothing_about_the_sandbox() -> None:
+    steps = SandboxSteps(2)
+    for _ in range(3):
+        steps.settle([over(), over("error")])
+        steps.settle([])
+    steps.settle([FAILED])
+    steps.settle([over("error")])
+    with pytest.raises(SandboxDeadError):
+        steps.settle([FAILED])
+
+
+def test_the_number_of_such_steps_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THYME_SANDBOX_MAX_FAILED_STEPS", "1")
+    with pytest.raises(SandboxDeadError, match="for 1 steps in a row"):
+        SandboxSteps().settle([FAILED])
+
+
+BROKEN = """
+import asyncio, resource
+from swift_thyme.host.code_sessions import CodeSessions
+from swift_thyme.sandbox import SandboxPool, SandboxSettings
+resource.setrlimit(resource.{limit}, ({value}, resource.RLIM_INFINITY))
+pool = SandboxPool(SandboxSettings(workers=1))
+try:
+    asyncio.run(CodeSessions(pool).start())
+except Exception as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+pool.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [
+        # As a full disk: files can be made, and nothing can be written into them.
+        ("RLIMIT_FSIZE", 0, "File too large"),
+        # As a machine without memory: the libraries do not fit.
+        ("RLIMIT_AS", 400 << 20, ""),
+    ],
+)
+def test_a_sandbox_without_disk_or_memory_stops_the_job_with_one_line(
+    limit: str, value: int, reason: str
+) -> None:
+    program = BROKEN.format(limit=limit, value=value)
+    run = run_program(python_program("-c", program), timeout_s=300)
+    (line,) = run.stdout.splitlines()
+    assert line.startswith("SandboxDeadError: the job stops because no code can be run: ")
+    assert reason in line
+    assert line.endswith("`thyme doctor` says what to do")
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (ExecutionResult(ExecutionStatus.OK, "2\n"), "returned no such picture"),
+        (ExecutionResult(ExecutionStatus.MEMORY), "ended with memory"),
+        (ExecutionResult(ExecutionStatus.MEMORY), "raise THYME_SANDBOX_MEMORY_MB"),
+        (ExecutionResult(ExecutionStatus.ERROR, error="No space left"), "sandbox: No space left"),
+    ],
+)
+def test_a_program_that_returns_no_picture_says_what_is_missing(
+    result: ExecutionResult, said: str
+) -> None:
+    with pytest.raises(SandboxUnavailableError) as caught:
+        make_sure(result)
+    assert said in str(caught.value)
 
 
 def worker_pids() -> list[int]:

@@ -45,6 +45,7 @@ SUBJECTS = {
 OTHERS = {
     "accelerator": "transformers' trainer",
     "args": "transformers' trainer",
+    "callback_handler": "transformers' trainer",
     "model": "transformers' trainer",
     "train_dataset": "transformers' trainer",
     "O3": "ours, on the argument object",

@@ -22,8 +22,9 @@ from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason, TrajectorySummary
 from swift_thyme.core.trajectory_files import TrajectoryRecord, read_trajectories
-from swift_thyme.host.kept_rollouts import Keeper, KeepSettings, record_of
+from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.response_prefix import ResponsePrefix
+from swift_thyme.host.rollout_records import record_of
 
 IMAGE_ID = 1
 CODE = "<code>\nprint(1)\n</code>"
@@ -244,6 +245,66 @@ def test_every_sample_has_the_same_chance() -> None:
     assert sum(counts) == 800
     assert min(counts) > 45
     assert max(counts) < 120
+
+
+def ask(number: int, question: str) -> SimpleNamespace:
+    sample = make_sample(number, images=[])
+    sample.messages[1] = {"role": "user", "content": build_user_prompt(question, "/a.jpg", (9, 9))}
+    sample.extra["question"] = question
+    return sample
+
+
+def questions(folder: Path, run: str, step: int) -> list[str]:
+    records = [record for record in kept(folder) if (record.run, record.step) == (run, step)]
+    return sorted(record.question for record in records)
+
+
+def test_the_samples_of_a_question_are_kept_together(tmp_path: Path) -> None:
+    keeper = make_keeper(tmp_path, per_step=4)
+    for step in range(1, 31):
+        # ms-swift scores a group in several calls where batches are small.
+        for part in range(2):
+            consider(
+                keeper, [ask(10 * q + 4 * part + i, f"Q{q}?") for q in range(5) for i in (0, 1)]
+            )
+        keeper.flush(step)
+    drawn = [questions(tmp_path, "train", step) for step in range(1, 31)]
+    assert all(len(asked) == 4 and len(set(asked)) == 1 for asked in drawn)
+    assert len({asked[0] for asked in drawn}) == 5
+
+
+def test_evaluations_keep_the_same_questions_each_time(tmp_path: Path) -> None:
+    keeper = make_keeper(tmp_path, per_step=3)
+    for step in (0, 10, 20):
+        consider(keeper, [ask(step + q, f"Q{q}?") for q in range(20)], "eval")
+        keeper.flush(step)
+    assert len(set(questions(tmp_path, "eval", 0))) == 3
+    assert questions(tmp_path, "eval", 0) == questions(tmp_path, "eval", 20)
+    again = make_keeper(tmp_path / "again", per_step=3)
+    consider(again, [ask(q, f"Q{q}?") for q in range(20)], "eval")
+    again.flush(0)
+    assert questions(tmp_path / "again", "eval", 0) == questions(tmp_path, "eval", 0)
+
+
+def test_processes_draw_the_same_questions(tmp_path: Path) -> None:
+    for rank in range(2):
+        keeper = make_keeper(tmp_path, 4, rank=rank, world_size=2)
+        consider(keeper, [ask(100 * rank + q, f"Q{q}?") for q in range(10)])
+        keeper.flush(1)
+    asked = [{record.question for record in kept(tmp_path, rank)} for rank in range(2)]
+    assert asked[0] == asked[1]
+
+
+def test_questions_of_the_same_words_are_told_apart_by_their_pictures(tmp_path: Path) -> None:
+    keeper = make_keeper(tmp_path, per_step=3)
+    samples = [make_sample(q) for q in range(12)]
+    for step in (0, 1):
+        consider(keeper, samples, "eval")
+        keeper.flush(step)
+    records = kept(tmp_path)
+    pictures = [{r.images[0].file for r in records if r.step == step} for step in (0, 1)]
+    assert len(pictures[0]) == 3
+    assert pictures[0] == pictures[1]
 
 
 def test_drawing_leaves_the_random_state_of_the_job_alone(tmp_path: Path) -> None:

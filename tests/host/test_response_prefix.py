@@ -395,7 +395,7 @@ def test_a_rollout_that_begins_otherwise_has_no_prefix_to_split_off() -> None:
 
 
 def test_a_kept_trajectory_reads_as_the_rewards_read_it(rollout: Rollout, prefix: str) -> None:
-    from swift_thyme.host.kept_rollouts import record_of
+    from swift_thyme.host.rollout_records import record_of
 
     kept = record_of(
         kept_sample(rollout), rollout.template.tokenizer.decode, prefix_of(rollout.template)

@@ -6,16 +6,22 @@ Only the network is faked: requests and replies are those of vLLM's server, as s
 import io
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
 
 from swift_thyme.inference.endpoint import EndpointEngine, connect
-from swift_thyme.inference.model import ModelSettings
+from swift_thyme.inference.model import ModelSettings, _checkpoint, _open_transformers
 from swift_thyme.inference.prompt_images import PromptImage, read_image
 
 URL = "http://server.test/v1"
+
+
+def local_engine(settings: ModelSettings) -> Any:
+    """Return the transformers engine of a model in a folder."""
+    return _open_transformers(settings, _checkpoint(settings, Path(str(settings.model))))
 
 
 def image_bytes(size: tuple[int, int] = (64, 48), kind: str = "PNG", mode: str = "RGB") -> bytes:

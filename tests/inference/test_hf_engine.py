@@ -10,13 +10,14 @@ import pytest
 
 from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, run_trajectory
-from swift_thyme.inference.model import ModelSettings, _open_transformers, system_prompt
+from swift_thyme.inference.model import ModelSettings, system_prompt
 from swift_thyme.inference.prompt_images import read_image
 from swift_thyme.inference.task import Task, make_task
 from swift_thyme.sandbox import SandboxPool
 from swift_thyme.testbed.data import QUESTION, SYSTEM_PROMPT, picture_rng
 from swift_thyme.testbed.task import make_picture
 from tests.conftest import TINY_MODEL
+from tests.inference.builders import local_engine
 
 # Importing ms-swift warns about its own dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,7 +33,7 @@ def pool() -> Iterator[SandboxPool]:
 
 @pytest.fixture(scope="module")
 def engine() -> Any:
-    return _open_transformers(SETTINGS)
+    return local_engine(SETTINGS)
 
 
 def picture_task(index: int, *, n_images: int = 1) -> tuple[Task, str]:

@@ -263,7 +263,7 @@ async def test_a_server_that_cannot_continue_is_an_error_before_the_first_questi
 async def test_what_fails_for_a_moment_is_tried_again(
     pool: SandboxPool, task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swift_thyme.inference.endpoint._BACK_OFF_S", 0.0)
+    monkeypatch.setattr("swift_thyme.inference.endpoint_http._BACK_OFF_S", 0.0)
 
     def busy(body: dict[str, Any]) -> httpx.Response:
         return httpx.Response(503, text="later")
@@ -278,7 +278,7 @@ async def test_what_fails_for_a_moment_is_tried_again(
 async def test_what_keeps_failing_is_an_error_and_no_trajectory(
     pool: SandboxPool, task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swift_thyme.inference.endpoint._BACK_OFF_S", 0.0)
+    monkeypatch.setattr("swift_thyme.inference.endpoint_http._BACK_OFF_S", 0.0)
     busy = [lambda body: httpx.Response(500, text="broken")] * 5
     with pytest.raises(EngineError, match="no reply after 5 tries: HTTP 500: broken"):
         await run_all(ScriptedServer(busy), pool, task)

@@ -16,11 +16,11 @@ from swift_thyme.inference.loop import (
     TextEvent,
     run_trajectory,
 )
-from swift_thyme.inference.model import ModelSettings, _open_transformers
+from swift_thyme.inference.model import ModelSettings
 from swift_thyme.inference.task import make_task
 from swift_thyme.sandbox import SandboxPool, SandboxSettings
 from swift_thyme.serve.app import ServeSettings, make_app
-from tests.inference.builders import ScriptedServer
+from tests.inference.builders import ScriptedServer, local_engine
 from tests.sampling.boundary_scripts import ANSWER, CODE, LATE, SCRIPTS, prompt_of
 
 # Importing ms-swift warns about its own dependencies.
@@ -45,7 +45,7 @@ def engine(real_vocabulary: Path) -> Iterator[Any]:
     settings = ModelSettings(
         model=str(real_vocabulary), engine="transformers", max_model_len=1024, max_images=1
     )
-    engine = _open_transformers(settings)
+    engine = local_engine(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Template, "prepare_generate_kwargs", saying())
         yield engine

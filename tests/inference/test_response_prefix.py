@@ -12,15 +12,14 @@ from swift_thyme.core.errors import SettingsError
 from swift_thyme.inference.loop import FinishedTrajectory, LoopSettings, TextEvent, run_trajectory
 from swift_thyme.inference.model import (
     ModelSettings,
-    _find,
-    _open_transformers,
+    _checkpoint,
     describe,
     open_engine,
 )
 from swift_thyme.sandbox import SandboxPool
 from tests.conftest import TINY_MODEL
 
-from .builders import URL, ScriptedServer
+from .builders import URL, ScriptedServer, local_engine
 from .test_hf_engine import SETTINGS, picture_task, run
 
 # Importing ms-swift warns about its own dependencies.
@@ -56,7 +55,7 @@ def checkpoint(folder: Path, **arguments: Any) -> ModelSettings:
 def test_the_prefix_is_the_checkpoints_where_no_flag_says_otherwise(
     tmp_path: Path, saved: dict[str, Any], given: dict[str, Any], wanted: tuple[Any, Any]
 ) -> None:
-    found = _find(replace(checkpoint(tmp_path, **saved), **given))
+    found = _checkpoint(replace(checkpoint(tmp_path, **saved), **given), tmp_path)
     assert (found.response_prefix, found.enable_thinking) == wanted
 
 
@@ -69,8 +68,8 @@ async def test_transformers_samples_behind_the_prefix_in_every_turn(
     tmp_path: Path, pool: SandboxPool
 ) -> None:
     """The tiny model begins with ``<think>`` by itself, so all else must stay as it was."""
-    plain = _open_transformers(SETTINGS)
-    given = _open_transformers(checkpoint(tmp_path, response_prefix="<think>"))
+    plain = local_engine(SETTINGS)
+    given = local_engine(checkpoint(tmp_path, response_prefix="<think>"))
     prefix = plain.template.tokenizer.encode("<think>", add_special_tokens=False)
     for index in range(3):
         task, _ = picture_task(index)

@@ -1,36 +1,9 @@
 """Makes vLLM say the turns of ``boundary_scripts``."""
 
-import torch
-from vllm.tokenizers import cached_tokenizer_from_config
-from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
-
 from tests.sampling.boundary_scripts import turn_ids
+from tests.scripted_logits import ScriptedLogits
 
 
-class _Say:
-    def __init__(self, script: list[int]) -> None:
-        self._script = script
-
-    def __call__(self, output_ids: list[int], logits: torch.Tensor) -> torch.Tensor:
-        logits[self._script[min(len(output_ids), len(self._script) - 1)]] = 1e4
-        return logits
-
-
-class BoundaryLogits(AdapterLogitsProcessor):
-    """Gives the next token of the script the highest logit."""
-
-    def __init__(self, vllm_config, device, is_pin_memory) -> None:
-        super().__init__(vllm_config, device, is_pin_memory)
-        self._tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
-
-    def is_argmax_invariant(self) -> bool:
-        return False
-
-    def update_state(self, batch_update) -> None:
-        added = batch_update.added if batch_update else []
-        self._prompts = {id(params): prompt_ids for _, params, prompt_ids, _ in added}
-        super().update_state(batch_update)
-
-    def new_req_logits_processor(self, params):
-        prompt = self._tokenizer.decode(self._prompts[id(params)])
-        return _Say(turn_ids(self._tokenizer, prompt)) if "script " in prompt else None
+class BoundaryLogits(ScriptedLogits):
+    def script(self, prompt, tokenizer):
+        return turn_ids(tokenizer, prompt) if "script " in prompt else None

@@ -22,8 +22,10 @@ import torch
 from swift.infer_engine import RequestConfig, TransformersEngine
 from swift.template import Template
 
+from swift_thyme.core.errors import EngineError
 from swift_thyme.host import cpu_vllm
 from swift_thyme.host import tiny_template as template
+from swift_thyme.host.engine_probe import probe_engine, probe_template
 from swift_thyme.host.template_images import install_image_accounting
 from swift_thyme.host.transformers_hook import install_sampling_hook
 from swift_thyme.sampling.code_span import CodeSpan
@@ -70,7 +72,7 @@ class Sampler:
                 logprobs_mode="processed_logprobs",
                 engine_kwargs={
                     "logits_processors": [
-                        "tests.sampling.scripted:ScriptedLogits",
+                        "tests.sampling.scripted:NamedScript",
                         "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor",
                     ],
                     "additional_config": {"thyme": ADAPTIVE.as_config()},
@@ -103,6 +105,23 @@ class Sampler:
         request = RequestConfig(n=n, return_details=True, logprobs=self.kind == "vllm", **config)
         outputs = self.engine.infer(requests, request, use_tqdm=False)
         return [c for o in outputs for c in getattr(o, "response", o).choices]
+
+    def probe(self, sleeping: bool = False) -> str:
+        """Return what the probe before the first step of a job says; empty where it is content."""
+        try:
+            if self.kind == "transformers":
+                probe_template(self.reference.template)
+                return ""
+            executor = self.engine.engine.model_executor
+            executor.is_sleeping = sleeping
+            try:
+                found = probe_engine(self.engine.engine, self.engine.tokenizer)
+            finally:
+                executor.is_sleeping = False
+            assert found == ("has the hook and sleeps" if sleeping else "works")
+        except EngineError as error:
+            return str(error)
+        return ""
 
     def encode_text(self, text: str) -> list[int]:
         return self.reference.template.tokenizer.encode(text, add_special_tokens=False)
@@ -225,6 +244,7 @@ def main() -> None:
     results: dict[str, Any] = {"forbidden": sorted(sampler.tokens.forbidden)}
 
     sampler.use(ADAPTIVE)
+    results["probe"] = {"on": [sampler.probe(), sampler.probe(sleeping=True)]}
     choices = sampler.sample(requests)
     results["on"] = code_tokens(sampler, many, choices)
     if sampler.kind == "vllm":
@@ -247,6 +267,7 @@ def main() -> None:
     results["half"] = first_tokens(sampler, rows[0], WINDOW)
     results["loops"] = loops(sampler, rows[0])
     sampler.use(None)
+    results["probe"]["off"] = [sampler.probe(sleeping=True), sampler.probe()]
     results["off"] = first_tokens(sampler, rows[0], WINDOW)
     arguments.out.write_text(json.dumps(results))
 

@@ -116,6 +116,15 @@ def test_no_placeholder_is_ever_sampled(sampled: dict[str, Any]) -> None:
         assert sum(counts[i] for i in sampled["forbidden"]) == 0
 
 
+def test_the_probe_before_the_first_step_notices_that_the_hook_is_missing(
+    sampled: dict[str, Any],
+) -> None:
+    assert sampled["probe"]["on"] == ["", ""]
+    for said in sampled["probe"]["off"]:
+        assert "samples without the sampling hook" in said
+        assert "\n" not in said
+
+
 def test_a_looping_generation_ends_within_64_tokens_of_the_loop_being_evident(
     engine: str, sampled: dict[str, Any]
 ) -> None:

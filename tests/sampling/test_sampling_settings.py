@@ -44,3 +44,13 @@ def test_a_switch_that_is_neither_true_nor_false_names_the_variable(
 )
 def test_the_factor_gives_code_its_temperature(code: float, text: float, factor: float) -> None:
     assert SamplingSettings(True, code).code_factor(text) == factor
+
+
+def test_an_engine_that_is_given_no_settings_samples_code_greedily() -> None:
+    variables = {"THYME_REPETITION_STOP": "false"}
+    for nothing in (None, {}, {"other": 1}):
+        found = SamplingSettings.of_engine(nothing, variables)
+        assert found == SamplingSettings(adaptive=True, stop_repetition=False)
+    given = SamplingSettings(code_temperature=0.5)
+    assert SamplingSettings.of_engine({"thyme": given.as_config()}, variables) == given
+    assert SamplingSettings.of_engine({"thyme": {}}, variables) == SamplingSettings()

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from surroundings_table import EXPECTED, PAGE, PROMISES, page
+from surroundings_table import EXPECTED, PAGE, PROMISES
 
 from tests.conftest import python_program
 from tests.sandbox.rule_programs.guarantees import GUARANTEES
@@ -51,8 +51,7 @@ def test_the_table_names_every_surrounding_and_every_promise() -> None:
 
 
 def test_the_page_holds_the_table() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert page(text) == text, "run python scripts/surroundings_table.py --write"
+    assert PAGE.is_current(), "run python scripts/surroundings_table.py --write"
 
 
 @pytest.mark.ci

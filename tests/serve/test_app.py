@@ -285,3 +285,159 @@ async def test_an_engine_that_fails_is_a_server_error(pool: SandboxPool) -> None
         assert streamed.status_code == 503
         missing = await client.get("/v1/nothing")
         assert (missing.status_code, "error" in missing.json()) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"temprature": 0.5}, "temprature", "not known here (did you mean temperature?)"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs", "not known"),
+        ({"thyme": {"max_turn": 2}}, "thyme.max_turn", "did you mean max_turns?"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "grammar"),
+        ({"response_format": "text"}, "response_format", "only"),
+        ({"tool_choice": "required"}, "tool_choice", "own code"),
+        ({"presence_penalty": 0.5}, "presence_penalty", "repetition_penalty"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "bias"),
+        ({"add_generation_prompt": False}, "add_generation_prompt", "whole loop"),
+        ({"\n" * 500: 1}, "\n" * 100, "not known"),
+    ],
+)
+async def test_a_key_that_would_be_passed_over_silently_is_named(
+    pool: SandboxPool, fields: dict[str, Any], param: str, words: str
+) -> None:
+    async with serving(pool, []) as (client, _):
+        response = await client.post("/v1/chat/completions", json=chat(**fields))
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert words in error["message"]
+
+
+async def test_keys_that_change_nothing_are_taken(pool: SandboxPool) -> None:
+    fields = {
+        "user": "u",
+        "metadata": {"a": "b"},
+        "response_format": {"type": "text"},
+        "tool_choice": "none",
+        "tools": [],
+        "logprobs": False,
+        "presence_penalty": 0,
+        "stop": None,
+        "whatever": None,
+        "add_generation_prompt": True,
+    }
+    async with serving(pool, [ANSWER]) as (client, _):
+        assert (await client.post("/v1/chat/completions", json=chat(**fields))).status_code == 200
+
+
+async def test_calls_of_the_clients_tools_are_refused_in_the_history(pool: SandboxPool) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}
+    body = {"messages": [{"role": "user", "content": "a"}, call, {"role": "user", "content": "b"}]}
+    async with serving(pool, []) as (client, _):
+        response = await client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages[1].tool_calls"
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "swift_thyme.serve.request_log"]
+
+
+async def logged(caplog: pytest.LogCaptureFixture, count: int) -> list[str]:
+    """Return the lines; one is written after its reply has been sent."""
+    for _ in range(500):
+        if len(log_lines(caplog)) >= count:
+            break
+        await asyncio.sleep(0.02)
+    return log_lines(caplog)
+
+
+async def test_each_request_is_one_line_of_log_without_its_text(
+    pool: SandboxPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "swift_thyme.serve")
+    refuse = lambda body: httpx.Response(403, json={"error": {"message": "no"}})  # noqa: E731
+    async with serving(pool, [CROP, ANSWER, ANSWER, refuse], api_key="s3cret") as (client, _):
+        client.headers["Authorization"] = "Bearer s3cret"
+        url = "/v1/chat/completions"
+        reply = (await client.post(url, json=chat(image_part()))).json()
+        await client.post(url, json=chat(stream=True))
+        await client.post(url, json=chat(stop=["x"]))
+        await client.post(url, json=chat())
+        await client.get("/v1/models", headers={"Authorization": "Bearer wrong"})
+        await client.get("/%0aerror:%1b[31m?key=s3cret")
+        await client.get("/health")
+        lines = await logged(caplog, 6)
+    first = f" 200 model=scripted turns=2 tokens={len(CROP) + len(ANSWER)} end=answer id="
+    assert lines[0].startswith(f"POST {url}{first}{reply['id']} ")
+    assert re.search(r" \d+\.\d\d s$", lines[0])
+    assert " 200 model=scripted turns=1 " in lines[1]
+    assert f"POST {url} 400 model=scripted id=" in lines[2]
+    assert f"POST {url} 503 model=scripted id=" in lines[3]
+    assert lines[4].startswith("GET /v1/models 401 ")
+    assert lines[5].startswith("GET /\\nerror:\\x1b[31m 404 ")
+    assert len(lines) == 6
+    text = "".join(r.getMessage() for r in caplog.records)
+    assert not any(word in text for word in ("s3cret", "wrong", "colour", "red"))
+
+
+async def test_a_client_that_leaves_is_in_the_log(
+    pool: SandboxPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "swift_thyme.serve")
+    reached = asyncio.Event()
+
+    class Hangs(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            reached.set()
+            await asyncio.sleep(60)
+            yield b""
+
+    hang = lambda body: httpx.Response(200, stream=Hangs())  # noqa: E731
+    async with serving(pool, [hang]) as (client, _):
+        request = asyncio.ensure_future(client.post("/v1/chat/completions", json=chat()))
+        await reached.wait()
+        request.cancel()
+        (line,) = await logged(caplog, 1)
+    assert " 499 " in line and "end=client_left" in line
+
+
+PAGE = "https://chat.example"
+PREFLIGHT = {
+    "Origin": PAGE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+}
+
+
+async def test_pages_may_ask_only_where_their_origin_is_allowed_and_with_the_token(
+    pool: SandboxPool,
+) -> None:
+    url, origin = "/v1/chat/completions", {"Origin": PAGE}
+    good = {**origin, "Authorization": "Bearer s3cret"}
+    async with serving(pool, [ANSWER], api_key="s3cret", cors_origins=(PAGE,)) as (client, _):
+        allowed = await client.options(url, headers=PREFLIGHT)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == PAGE
+        assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+        assert "access-control-allow-credentials" not in allowed.headers
+        other = await client.options(url, headers=PREFLIGHT | {"Origin": "https://evil.example"})
+        assert other.status_code == 400
+        assert "access-control-allow-origin" not in other.headers
+        refused = await client.post(url, json=chat(), headers=origin)
+        assert refused.status_code == 401
+        answered = await client.post(url, json=chat(), headers=good)
+        assert answered.status_code == 200
+        assert answered.headers["access-control-allow-origin"] == PAGE
+
+
+async def test_without_an_allowed_origin_nothing_is_said_to_pages(pool: SandboxPool) -> None:
+    async with serving(pool, [ANSWER]) as (client, _):
+        url = "/v1/chat/completions"
+        preflight = await client.options(url, headers=PREFLIGHT)
+        assert preflight.status_code == 405
+        assert preflight.json()["error"]["message"] == "this path takes no such method"
+        assert preflight.headers["allow"] == "POST"
+        answered = await client.post(url, json=chat(), headers={"Origin": PAGE})
+        headers = [*preflight.headers, *answered.headers]
+        assert not [name for name in headers if name.startswith("access-control")]
+        assert (await client.get(url)).status_code == 405

@@ -1,5 +1,7 @@
 """Trajectories for the tests of the page: plain ones in any number, and one that is hostile."""
 
+import dataclasses
+import functools
 import io
 import random
 from pathlib import Path
@@ -30,6 +32,20 @@ def picture(seed: int, width: int, height: int, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+def crop_box(number: int) -> tuple[int, int, int, int]:
+    """Return the part of the prompt's picture that a trajectory looks at."""
+    return (number % 90, 20, 96, 116)
+
+
+def cut(data: bytes, number: int) -> bytes:
+    """Return the picture that the code of :func:`make_record` makes of the prompt's."""
+    with Image.open(io.BytesIO(data)) as image:
+        crop = image.crop(crop_box(number)).resize((112, 112))
+    buffer = io.BytesIO()
+    crop.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def make_record(
     number: int,
     prompt_image: ImageRef | None = None,
@@ -44,7 +60,7 @@ def make_record(
     """Return a trajectory of two turns; steps, rewards and end reasons vary with its number."""
     code = (
         "<code>\n```python\n# a closer look\nimage = Image.open(image_path)\n"
-        f"crop = image.crop(({number}, 20, 96, 116)).resize((112, 112))\n"
+        f"crop = image.crop({crop_box(number)}).resize((112, 112))\n"
         'processed_path = "/mnt/data/temp_processed_images/crop.png"\n'
         "crop.save(processed_path)\nprint(processed_path)\n```\n</code>"
     )
@@ -92,9 +108,10 @@ def write_folder(folder: Path, count: int, *, prompts: int | None = None) -> Pat
     """Write trajectories with pictures; with ``prompts``, they share so many prompt pictures."""
     prompts = prompts or count
     with TrajectoryWriter(folder) as writer:
-        shown = [writer.add_image(picture(i, 448, 336, "JPEG")) for i in range(prompts)]
+        pictures = [picture(i, 448, 336, "JPEG") for i in range(prompts)]
+        shown = [writer.add_image(data) for data in pictures]
         for number in range(count):
-            crop = writer.add_image(picture(100_000 + number, 112, 112), name="crop.png")
+            crop = writer.add_image(cut(pictures[number % prompts], number), name="crop.png")
             status = "error" if number % 10 == 9 else "ok"
             writer.write(
                 make_record(
@@ -108,6 +125,34 @@ def write_folder(folder: Path, count: int, *, prompts: int | None = None) -> Pat
                 )
             )
     return folder
+
+
+def write_groups(folder: Path, steps: int, *, questions: int = 2, samples: int = 4) -> Path:
+    """Write the same questions at each step, several samples each, with real crops."""
+    with TrajectoryWriter(folder) as writer:
+        for step in range(1, steps + 1):
+            for number in range(questions * samples):
+                question, sample = divmod(number, samples)
+                data = _prompt_picture(question)
+                prompt = writer.add_image(data, name=f"/data/{question}.jpg")
+                crop = writer.add_image(cut(data, sample))
+                record = make_record(sample, prompt, crop, question=f"Q{question}?")
+                writer.write(
+                    dataclasses.replace(
+                        record,
+                        id=f"s{step}-{question}-{sample}",
+                        step=step,
+                        prompt=f"<image>\nQ{question}?",
+                        rewards={"fmt": 0.5, "vqa": float(sample < step)},
+                    )
+                )
+    return folder
+
+
+@functools.cache
+def _prompt_picture(number: int) -> bytes:
+    # Its noise is not repeatable.
+    return picture(number, 448, 336, "JPEG")
 
 
 def write_hostile(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from swift_thyme.core.images import base64_bytes
 from swift_thyme.core.trajectory_files import TrajectoryWriter
 from swift_thyme.view.embedded_pictures import embed_all
 from swift_thyme.view.highlight import highlight
-from swift_thyme.view.page import build_page
+from swift_thyme.view.page import SCRIPTS, build_page
 from swift_thyme.view.sources import load
 from tests.pictures import camera_file, is_upright
 from tests.view.samples import HOSTILE, make_record, picture, write_folder, write_hostile
@@ -106,7 +106,7 @@ def test_the_page_names_no_address_and_builds_no_markup() -> None:
     from importlib.resources import files
 
     folder = files("swift_thyme.view")
-    for name in ("page.html", "page.css", "page.js"):
+    for name in ("page.html", "page.css", *SCRIPTS):
         text = folder.joinpath(name).read_text(encoding="utf-8")
         assert not re.search(r"https?://|//\w+\.\w|@import|url\(", text), name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from swift_thyme.core.errors import DataError
-from swift_thyme.view.run_table import find_run, main, read_run, render
+from swift_thyme.view.run_table import RunReport, describe_gain, find_run, main, read_run, render
 
 
 def write_log(folder: Path) -> Path:
@@ -52,7 +52,7 @@ def test_the_newest_run_is_found_and_a_missing_one_is_an_error(tmp_path: Path) -
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     log = tmp_path / "logging.jsonl"
-    log.write_text('{"reward": 1}\n{"rew')
+    log.write_text('{"reward": 1}\n{"rew\n')
     with pytest.raises(DataError, match=r"logging\.jsonl:2"):
         read_run(log)
 
@@ -64,3 +64,47 @@ def test_the_command_reports_an_empty_folder_in_one_line(
         main([str(tmp_path)])
     assert leave.value.code == 1
     assert capsys.readouterr().err.startswith("error: no logging.jsonl")
+
+
+def evaluated(accuracy: float, samples: int, deviation: float | None = None) -> dict[str, float]:
+    if deviation is None:
+        deviation = (accuracy * (1 - accuracy) * samples / (samples - 1)) ** 0.5
+    return {
+        "eval_reward": accuracy,
+        "eval_rewards/VqaORM/mean": accuracy,
+        "eval_rewards/VqaORM/std": deviation,
+        "eval_thyme/trajectories": samples,
+    }
+
+
+def report_of(folder: Path, *records: dict[str, float]) -> RunReport:
+    log = folder / "logging.jsonl"
+    lines = [{**r, "global_step/max_steps": f"{i}/2"} for i, r in enumerate(records)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_run(log)
+
+
+def test_a_gain_comes_with_its_interval(tmp_path: Path) -> None:
+    # Newcombe 1998, table II, example (a): 56 of 70 and 48 of 80 differ by 0.0524 to 0.3339.
+    report = report_of(tmp_path, evaluated(48 / 80, 80), evaluated(56 / 70, 70))
+    sentence = describe_gain(report, 1)
+    assert sentence is not None
+    assert "change +0.200 [+0.052, +0.334]" in sentence
+    assert "chance" not in sentence
+    # Four samples of a question are one piece of evidence.
+    assert "which chance explains as well" in str(describe_gain(report, 4))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [evaluated(0.5, 96)],
+        [evaluated(0.5, 96), {"eval_reward": 1.0}],
+        [evaluated(0.5, 96), evaluated(0.6, 96, deviation=0.2)],  # scores between 0 and 1
+        [evaluated(0.5, 96), evaluated(0.6, 1, deviation=0.0)],
+    ],
+)
+def test_no_gain_is_told_where_the_log_does_not_hold_it(
+    tmp_path: Path, records: list[dict[str, float]]
+) -> None:
+    assert describe_gain(report_of(tmp_path, *records), 1) is None

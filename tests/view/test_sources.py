@@ -1,5 +1,6 @@
 """What is found at a path, and how ms-swift's text log is read."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typer.testing import CliRunner
 from swift_thyme.commands.main import app
 from swift_thyme.core.errors import DataError
 from swift_thyme.core.segment import SegmentKind
+from swift_thyme.core.trajectory_files import TrajectoryWriter
 from swift_thyme.view.completions import read_completions
 from swift_thyme.view.sources import load
-from tests.view.samples import write_folder
+from tests.view.runs import resumed_run, step_line, write_run
+from tests.view.samples import make_record, write_folder
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 PROMPT = (
@@ -128,6 +131,67 @@ def test_several_runs_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     assert {item.record.run for item in load([tmp_path])} == {"v0", "v1 / train"}
     both = load([tmp_path / "v0", tmp_path / "v1"])
     assert {item.record.run for item in both} == {"v0", "v1 / train"}
+
+
+def keep(folder: Path, *steps: int, run: str = "train") -> None:
+    """Append a kept trajectory for each step of an output folder."""
+    with TrajectoryWriter(folder / "trajectories" / "rank0") as writer:
+        for step in steps:
+            record = dataclasses.replace(make_record(0), run=run, step=step, id=f"{folder.name}")
+            writer.write(record)
+
+
+def places(paths: list[Path]) -> list[tuple[str, int | None, str]]:
+    return [(item.record.id[:2], item.record.step, item.record.run) for item in load(paths)]
+
+
+def test_a_run_that_was_resumed_is_one_run_and_shows_each_step_once(tmp_path: Path) -> None:
+    newer = resumed_run(tmp_path)
+    older = tmp_path / "v0-20260101-000000"
+    keep(older, 1, 2, 3, 4)
+    keep(newer, 3, 4, 5)
+    assert places([tmp_path]) == [
+        *[("v0", step, "train") for step in (1, 2)],
+        *[("v1", step, "train") for step in (3, 4, 5)],
+    ]
+    # `--eval_on_start true` evaluates the checkpoint a second time.
+    for folder in (older, newer):
+        keep(folder, 2, run="eval")
+    evaluated = [place for place in places([tmp_path]) if place[2] == "eval"]
+    assert evaluated == [("v1", 2, "eval")]
+    # A file that is named is shown as it is, and runs of no kin keep their names.
+    assert len(load([older / "trajectories" / "rank0" / "trajectories.jsonl"])) == 5
+    keep(write_run(tmp_path / "other", step_line(1, 1)), 1)
+    assert {run for _, _, run in places([tmp_path])} == {
+        *(f"{newer.name} / train", f"{newer.name} / eval", "other / train"),
+    }
+
+
+def test_a_run_that_went_on_in_its_folder_shows_each_step_once(tmp_path: Path) -> None:
+    write_run(tmp_path, step_line(1, 1))
+    for steps in ([1, 1, 2, 2, 3], [2, 2, 3]):
+        keep(tmp_path, *steps)
+    keep(tmp_path, 3, run="eval")
+    kept = [(step, run) for _, step, run in places([tmp_path])]
+    train, evaluated = "train", "eval"
+    assert kept == [(1, train), (1, train), (2, train), (2, train), (3, train), (3, evaluated)]
+
+
+def test_steps_of_other_programs_are_left_as_they_are(tmp_path: Path) -> None:
+    keep(tmp_path, 2, 1, 2)
+    assert [step for _, step, _ in places([tmp_path])] == [2, 1, 2]
+
+
+def test_a_log_that_is_broken_costs_the_curves_alone(tmp_path: Path) -> None:
+    keep(write_run(tmp_path, step_line(1, 1)), 1)
+    page = tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["view", str(tmp_path), "-o", str(page)])
+    assert '"panels":[{"title":"Reward"' in page.read_text()
+    (tmp_path / "logging.jsonl").write_text("{\n")
+    result = CliRunner().invoke(app, ["view", str(tmp_path), "-o", str(page)])
+    assert result.exit_code == 0, result.output
+    assert "no curves" in result.output
+    assert '"curves":[]' in page.read_text()
 
 
 def test_a_folder_without_trajectories_says_what_was_looked_for(tmp_path: Path) -> None:

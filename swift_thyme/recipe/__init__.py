@@ -1,0 +1,1 @@
+"""The published recipe: training scripts, a configuration to start from, and ``thyme init``."""

@@ -1,0 +1,3 @@
+from pack.inner import double
+
+__all__ = ["double"]

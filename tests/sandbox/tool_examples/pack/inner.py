@@ -1,0 +1,3 @@
+def double(value: int) -> int:
+    """Twice the value."""
+    return 2 * value
