@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import fcntl
 import gc
 import linecache
 import os
@@ -72,6 +73,9 @@ def runner_main(
 ) -> NoReturn:
     """Serve blocks in a process that was just forked; never returns."""
     try:
+        # The last number that the code's own files will get.
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stdout = fcntl.fcntl(stdout, fcntl.F_DUPFD, min(limit, config.settings.open_files) - 1)
         close_descriptors({connection.fileno(), stdout})
         os.dup2(stdout, 1)
         os.chdir(config.folders.output)  # the keeper works in a folder of its own
