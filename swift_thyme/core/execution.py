@@ -52,12 +52,14 @@ class ReturnedImage:
         width: Width in pixels.
         height: Height in pixels.
         name: Base name of the file that the block wrote; for messages only, never a path to open.
+        printed: Whether the block printed its path, or showed it; else it only saved it.
     """
 
     data: bytes
     width: int
     height: int
     name: str
+    printed: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class ExecutionResult:
 
     Attributes:
         status: How the block ended.
-        stdout: What it printed, at most the kept number of bytes (head and tail, with a note).
+        stdout: What it printed, errors and warnings in between, at most the kept number of bytes
+            (head and tail, with a note).
         error: Short error for the model, or None; never holds a path of the host.
         images: The images that it printed, showed or saved, in order, each once.
         repairs: Names of the repairs that were applied, in order, each once.

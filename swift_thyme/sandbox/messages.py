@@ -176,6 +176,7 @@ class SentImage:
     width: Side
     height: Side
     name: Annotated[str, _NAME]
+    printed: Annotated[bool, wire.flag()] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class BlockDone(Message):
             result.status,
             result.stdout,
             result.error,
-            tuple(SentImage(i.data, i.width, i.height, i.name) for i in result.images),
+            tuple(SentImage(i.data, i.width, i.height, i.name, i.printed) for i in result.images),
             result.repairs,
             result.duration_s,
             tuple(part if isinstance(part, str) else numbers[id(part)] for part in result.parts),
@@ -216,7 +217,9 @@ class BlockDone(Message):
 
     def result(self) -> ExecutionResult:
         """Return the result that this message carries."""
-        images = tuple(ReturnedImage(i.data, i.width, i.height, i.name) for i in self.images)
+        images = tuple(
+            ReturnedImage(i.data, i.width, i.height, i.name, i.printed) for i in self.images
+        )
         parts = tuple(part if isinstance(part, str) else images[part] for part in self.parts)
         return ExecutionResult(
             *(self.status, self.stdout, self.error, images, self.repairs, self.duration_s, parts),
@@ -351,6 +354,7 @@ class SavedFile:
     place: Identifier
     """How much was printed before: bytes in a report, characters for the encoder."""
     path: Annotated[str, _SHOWN_PATH]
+    shown: Annotated[bool, wire.flag()] = False
 
 
 Saved = Annotated[tuple[SavedFile, ...], wire.many(wire.record(SavedFile), MAX_SAVED)]
@@ -418,6 +422,8 @@ class FoundImage:
     width: Side = 0
     height: Side = 0
     repairs: Repairs = ()
+    printed: Annotated[bool, wire.flag()] = True
+    """Whether the program printed its path, or showed it."""
 
     def __post_init__(self) -> None:
         if self.start > self.end or (self.data is not None and self.refused is not None):
@@ -430,6 +436,8 @@ class ImagesFound(Message):
 
     images: Annotated[tuple[FoundImage, ...], wire.many(wire.record(FoundImage), MAX_CHANGED)]
     repairs: Repairs
+    left_out: Annotated[int, wire.whole(0, _MAX_NUMBER)] = 0
+    """Files that the program saved and did not print, and that were not looked at."""
 
 
 register(list(globals().values()))

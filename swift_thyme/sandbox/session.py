@@ -354,6 +354,7 @@ class Session:
             found = ImagesFound(
                 tuple(FoundImage(s, e, shown_name(p), refused) for s, e, p in paths.places),
                 tuple(paths.repairs),
+                paths.left_out,
             )
         error = None if ending.error is None else tidy_error(ending.error, self._config)
         result = assemble(text, found, ending.report.repairs, ending.status, error)

@@ -9,6 +9,7 @@ Saving where nothing can be written is repaired at once: elsewhere the program w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -16,7 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from swift_thyme.sandbox import crop_watch, path_map
+from swift_thyme.core.pictures import flat
+from swift_thyme.sandbox import crop_watch, figures, path_map
 from swift_thyme.sandbox.crop_watch import CROPS
 from swift_thyme.sandbox.input_names import holds_input
 from swift_thyme.sandbox.mending import Mending
@@ -38,10 +40,12 @@ class Recorder:
         self.aliases: dict[str, str] = {}
         self.repairs: list[str] = []
         self.images: list[ImageInfo] = []
+        self.shown: set[str] = set()
         self.folders: PrivateFolders = MOUNTED
         self.mending = Mending()
         self.missed = Mending()
         """What would have been repaired in this run, had it been told to."""
+        self.block = 0
         self._stdout: io.TextIOWrapper | None = None
         self._raw: Any = None
         self._serial = 0
@@ -58,6 +62,8 @@ class Recorder:
         self.events, self.repairs, self.aliases = [], [], {}
         self.mending, self.missed = mending, Mending()
         MOVED.used = self.aliases
+        self.shown = set()
+        self.block += 1
         self.images, self.folders = images, folders
         self._stdout, self._raw = stdout, raw
 
@@ -66,6 +72,17 @@ class Recorder:
         if self._stdout is not None:
             self._stdout.flush()
             self.events.append((self._raw.count, os.path.abspath(path)))
+
+    def withdrawn(self, path: str, instead: str) -> None:
+        """Remove a file that was shown: the picture is in another one."""
+        self.events = [event for event in self.events if event[1] != path]
+        self.was_shown(instead)
+        with contextlib.suppress(OSError):
+            os.remove(path)
+
+    def was_shown(self, path: str) -> None:
+        """Note that a file that was saved is one that the program showed, too."""
+        self.shown.add(os.path.abspath(path))
 
     def repaired(self, name: str) -> None:
         """Note the name of a repair."""
@@ -83,6 +100,7 @@ class Recorder:
             self._serial += 1
             path = f"{OUTPUT_FOLDER}/{stem}_{self._serial}.png"
             if not os.path.exists(path):
+                self.shown.add(path)
                 return path
 
     def print_processed_path(self, value: Any) -> None:
@@ -90,7 +108,7 @@ class Recorder:
         if not isinstance(value, str) or self._stdout is None or not os.path.isfile(value):
             return
         self._stdout.flush()
-        if self._raw.count == 0:
+        if not self._raw.printed:
             self.repaired("print_processed_path")
             self._stdout.write(value + "\n")
 
@@ -118,7 +136,7 @@ def install(imread_in_place: bool) -> None:
     if "PIL.Image" in sys.modules:
         _install_pillow(sys.modules["PIL.Image"])
     if "matplotlib.pyplot" in sys.modules:
-        _install_pyplot(sys.modules["matplotlib.pyplot"])
+        figures.install(sys.modules["matplotlib.pyplot"], RECORDER, _save_target)
     _install_folders()
     crop_watch.install()
 
@@ -263,7 +281,7 @@ def _install_cv2(cv2: Any, imread_in_place: bool) -> None:
 
     def show(winname: Any, mat: Any) -> None:
         path = RECORDER.figure_path("shown")
-        if imwrite(path_map.real(path), mat):
+        if imwrite(path_map.real(path), _as_in_a_window(mat)):
             RECORDER.saved(path)
 
     cv2.imread, cv2.imwrite, cv2.imshow = read, write, show
@@ -271,6 +289,16 @@ def _install_cv2(cv2: Any, imread_in_place: bool) -> None:
     cv2.waitKeyEx = lambda delay=0: -1
     for name in ("destroyAllWindows", "destroyWindow", "namedWindow", "resizeWindow", "moveWindow"):
         setattr(cv2, name, lambda *args, **kwargs: None)
+
+
+def _as_in_a_window(pixels: Any) -> Any:
+    """Return pixels of any kind as OpenCV's windows show them: fractions have white at 1."""
+    import numpy as np
+
+    pixels = np.asarray(pixels)
+    if pixels.dtype == np.bool_ or pixels.dtype.kind == "f":
+        return np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
 
 
 def _install_pillow(module: Any) -> None:
@@ -295,14 +323,14 @@ def _install_pillow(module: Any) -> None:
         image = self
         if _needs_flat(self, target, format) and RECORDER.may_repair_call():
             RECORDER.repaired("flatten_alpha")
-            image = _flat(module, self)
+            image = flat(self)
         save(image, target, format, **params)
         if isinstance(target, (str, os.PathLike)):
             RECORDER.saved(os.fspath(target))
 
     def show(self: Any, title: Any = None) -> None:
         path = RECORDER.figure_path("shown")
-        _flat(module, self).save(path)
+        flat(self).save(path)
 
     crop = image_class.crop
 
@@ -322,46 +350,6 @@ def _needs_flat(image: Any, target: Any, kind: Any) -> bool:
     return isinstance(target, (str, os.PathLike)) and os.fspath(target).lower().endswith(
         _NO_ALPHA_SUFFIXES
     )
-
-
-def _flat(module: Any, image: Any) -> Any:
-    if image.mode in ("RGB", "L"):
-        return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        flat = module.new("RGB", image.size, (255, 255, 255))
-        flat.paste(image, mask=image.getchannel("A"))
-        return flat
-    return image.convert("RGB")
-
-
-def _install_pyplot(pyplot: Any) -> None:
-    from matplotlib.figure import Figure
-
-    savefig = Figure.savefig
-
-    @functools.wraps(savefig)
-    def save(self: Any, fname: Any, *args: Any, **kwargs: Any) -> Any:
-        target = _save_target(fname)
-        result = savefig(self, target, *args, **kwargs)
-        if isinstance(target, (str, os.PathLike)):
-            path = os.fspath(target)
-            suffix = os.path.splitext(path)[1]
-            RECORDER.saved(path if suffix else f"{path}.png")
-        return result
-
-    def show(*args: Any, **kwargs: Any) -> None:
-        for number in pyplot.get_fignums():
-            pyplot.figure(number).savefig(RECORDER.figure_path("figure"))
-        pyplot.close("all")
-
-    Figure.savefig = save  # type: ignore[method-assign]
-
-    def show_one(self: Any, warn: bool = True) -> None:
-        self.savefig(RECORDER.figure_path("figure"))
-
-    Figure.show = show_one  # type: ignore[method-assign]
-    pyplot.show = show
 
 
 def _install_folders() -> None:

@@ -150,7 +150,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "abort": ("os.abort()", "killed", ""),
     "segmentation_fault": ("import ctypes\nctypes.string_at(1)", "killed", ""),
     "close_descriptors": ("os.closerange(0, 200)", "killed", ""),
-    "close_stdout": ("os.close(1)\nprint('ESCAPED')", "any", ""),
+    "close_stdout": ("os.close(1)\nprint('done')", "any", ""),
     "forge_reply": (FORGE + "send('BlockReport', error=None, repairs=['ESCAPED'], saved=[], aliases={})\nraise KeyError('mine')", "any", ""),
     "forge_reply_of_another_form": ("import json\nfor f in range(3, 100):\n    try: os.write(f, json.dumps({'done': 1, 'error': None, 'repairs': ['ESCAPED']}).encode())\n    except OSError: pass", "killed", ""),
     "forge_failure": (FORGE + "send('Broken', reason='ESCAPED')", "killed", ""),
