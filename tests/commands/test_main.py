@@ -21,6 +21,18 @@ def test_a_block_is_run_and_reported_as_json(tmp_path: Path) -> None:
     assert report["stdout"] == "42\n"
 
 
+def test_a_program_is_explained_as_it_was_run(tmp_path: Path) -> None:
+    block = tmp_path / "a.py"
+    block.write_text("print(cv.__name__)")
+    result = CliRunner().invoke(app, ["sandbox", "--explain", str(block)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[:3] == [
+        f"# {block}, repaired: cv2_alias",
+        "import cv2 as cv",
+        "print(cv.__name__)",
+    ]
+
+
 def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).output.strip() == swift_thyme.__version__
 
