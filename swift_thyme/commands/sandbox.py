@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from swift_thyme.commands.model_options import finite
-from swift_thyme.core.errors import ThymeError
+from swift_thyme.core.errors import DataError, ThymeError
 from swift_thyme.core.execution import ExecutionResult, InputImage
 from swift_thyme.core.images import sniff
 from swift_thyme.core.observation import render_observation
@@ -76,10 +76,7 @@ def sandbox_command(
     Ends with status 1 when a block did not end well, 2 when the sandbox itself failed.
     """
     try:
-        blocks = [
-            (str(path), sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
-            for path in files
-        ]
+        blocks = [(str(path), _program(path)) for path in files]
         inputs = [InputImage(str(path.absolute().resolve()), path) for path in image or ()]
         for item in inputs:
             if not Path(item.path).is_file():
@@ -97,6 +94,15 @@ def _explanation(result: ExecutionResult, name: str, code: str) -> str:
     repairs = ", ".join(result.repairs) or "nothing"
     program = code if result.program is None else result.program
     return f"# {name}, repaired: {repairs}\n{program.rstrip()}\n"
+
+
+def _program(path: Path) -> str:
+    if str(path) == "-":
+        return sys.stdin.read()
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no Python file; a picture is given with --image") from error
 
 
 def _run(

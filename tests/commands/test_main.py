@@ -102,3 +102,11 @@ def test_a_module_to_preload_that_is_missing_is_named(tmp_path: Path) -> None:
     lines = run.stderr.splitlines()
     assert len(lines) <= 2
     assert "THYME_SANDBOX_PRELOAD: a sandbox worker cannot import 'not_there'" in lines[-1]
+
+
+def test_a_picture_in_place_of_a_program_is_named(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(b"\xff\xd8")
+    result = CliRunner().invoke(app, ["sandbox", str(picture)])
+    assert result.exit_code == 2
+    assert f"{picture} is no Python file; a picture is given with --image" in result.output

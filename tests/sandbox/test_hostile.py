@@ -69,7 +69,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "name_lookup": ("import socket\nprint('ESCAPED', socket.gethostbyname('example.com'))", "refused", "gaierror|herror|OSError"),
     "http": ("import urllib.request\nurllib.request.urlopen('http://169.254.169.254/', timeout=1)\nprint('ESCAPED')", "refused", "URLError"),
     "unix_socket": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('{host}/listener')\nprint('ESCAPED')", "refused", DENIED),
-    "abstract_unix_socket": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('\\0thyme-test')\nprint('ESCAPED')", "refused", DENIED),
+    "abstract_unix_socket": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('\\0{pid}{host}')\nprint('ESCAPED')", "refused", DENIED),
     "listen": ("import socket\ns = socket.socket()\ns.bind(('', 0))\nprint('ESCAPED')", "refused", DENIED),
     # other processes and programs
     "kill_test_process": ("os.kill({pid}, 9)\nprint('ESCAPED')", "refused", "ProcessLookupError|PermissionError"),
@@ -204,7 +204,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "secret.txt").write_text("host secret")
     with socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as abstract:
         named.bind(str(folder / "listener"))
-        abstract.bind("\0thyme-test")
+        # Of this run alone: abstract names are shared by all processes of the machine.
+        abstract.bind(f"\0{os.getpid()}{folder}")
         named.listen()
         abstract.listen()
         yield folder
