@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import gc
 import io
 import json
@@ -39,6 +38,7 @@ from swift_thyme.sandbox import (
     SandboxSession,
     SandboxSettings,
 )
+from swift_thyme.sandbox.session_folders import stale_folders
 
 IMAGE_PATH = "/data/soak.jpg"
 MAX_GROWTH = 0.10
@@ -254,25 +254,9 @@ def leftovers(before: set[int]) -> list[str]:
             left.append(f"descriptor {descriptor}: {os.readlink(f'/proc/self/fd/{descriptor}')}")
         except OSError:
             continue  # the one that listed the folder
-    for folder in ("/dev/shm", "/tmp"):
-        left += [str(p) for p in Path(folder).glob("swift-thyme-sandbox-*") if _is_abandoned(p)]
+    left += stale_folders()  # those of other pools on this host are at work
     left += [f"thread {t.name}" for t in threading.enumerate() if "sandbox" in t.name]
     return left
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Tell whether nobody holds a worker's folder: those of other pools here are at work."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def growth(samples: list[Sample]) -> float:

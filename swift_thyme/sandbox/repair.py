@@ -49,6 +49,7 @@ REPAIR_NAMES = frozenset(
         "image_path",
         "cv2_alias",
         "missing_import",
+        # crops (crop_watch)
         "swap_crop",
         "clamp_crop",
         "widen_crop",

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from swift_thyme.sandbox.rootfs import PrivateFolders
@@ -17,6 +18,7 @@ __all__ = [
     "private_folders",
     "remove_stale_folders",
     "room_for_a_session",
+    "stale_folders",
 ]
 
 _FOLDER_PREFIX = "swift-thyme-sandbox-"
@@ -91,21 +93,28 @@ def private_folders(base: str) -> PrivateFolders:
 
 
 def remove_stale_folders() -> None:
-    """Remove folders whose worker is dead; a worker killed by SIGKILL cannot clean up.
+    """Remove folders whose worker is dead; a worker killed by SIGKILL cannot clean up."""
+    for path in stale_folders():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def stale_folders() -> Iterator[str]:
+    """Yield each folder of this user whose worker is dead, locked until the next one is asked for.
 
     A worker in another pid namespace that shares the place is alive where its lock says so.
     """
     for place in _PLACES:
         for path in Path(place).glob(f"{_FOLDER_PREFIX}*"):
-            with contextlib.suppress(OSError):
-                _remove_if_stale(str(path))
+            with contextlib.suppress(OSError), _locked(str(path)) as folder:
+                if os.fstat(folder).st_uid == os.geteuid():
+                    yield str(path)
 
 
-def _remove_if_stale(path: str) -> None:
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[int]:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.fstat(folder).st_uid == os.geteuid():
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its worker lives
-            shutil.rmtree(path, ignore_errors=True)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its worker lives
+        yield folder
     finally:
         os.close(folder)
