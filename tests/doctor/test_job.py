@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from swift_thyme.commands.main import app
 from swift_thyme.core.errors import DataError, SettingsError
-from swift_thyme.doctor.finding import Finding, State
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.doctor.job import job_findings, read_flags
 from swift_thyme.doctor.job_command import recorded
 from tests.conftest import ROOT, TINY_MODEL
