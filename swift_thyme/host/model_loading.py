@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from swift_thyme.core.errors import SettingsError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
 from swift_thyme.host.cpu_vllm import free_share
 from swift_thyme.host.model_on_disk import look_at_model
+from swift_thyme.host.template_check import check_template
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -88,11 +88,7 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
         response_prefix=checkpoint.response_prefix,
         enable_thinking=checkpoint.enable_thinking,
     )
-    if not hasattr(template, "image_token_id"):
-        raise SettingsError(
-            f"the template {template.template_meta.template_type} is not of the Qwen2-VL family; "
-            "see --template and --model-type"
-        )
+    check_template(template)
     # Here rather than at the first request, which would be too late for a wrong flag.
     prefix_of(template)
     return template
@@ -107,7 +103,7 @@ def load_model(checkpoint: Checkpoint, dtype: Any, sampling: SamplingSettings) -
         sampling: What the hook does.
 
     Raises:
-        SettingsError: The template is not of the Qwen2-VL family.
+        SettingsError: Code could return no image to a model of this template.
     """
     from swift.model import get_model_processor
 
@@ -128,7 +124,7 @@ def load_template(checkpoint: Checkpoint, dtype: Any) -> Any:
     """Return the template of a model that is not loaded here.
 
     Raises:
-        SettingsError: The template is not of the Qwen2-VL family.
+        SettingsError: Code could return no image to a model of this template.
     """
     from swift.model import get_processor
 

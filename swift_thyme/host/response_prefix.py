@@ -191,10 +191,10 @@ def _encode(base: Callable[..., Any], template: Any, inputs: Any) -> Any:
 
 
 def install_prefix_accounting() -> None:
-    """Make ms-swift's Qwen2-VL template family account for the prefix once (idempotent)."""
-    from swift.template.templates.qwen import Qwen2VLTemplate
+    """Make ms-swift's templates account for the prefix once (idempotent)."""
+    from swift.template import Template
 
-    base = Qwen2VLTemplate._swift_encode
+    base = Template._swift_encode
     if getattr(base, "thyme_installed", False):
         return
 
@@ -203,4 +203,4 @@ def install_prefix_accounting() -> None:
         return _encode(base, self, inputs)
 
     _swift_encode.thyme_installed = True  # type: ignore[attr-defined]
-    Qwen2VLTemplate._swift_encode = _swift_encode
+    Template._swift_encode = _swift_encode

@@ -27,12 +27,13 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, 
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.engine_probe import probe_async_engine
+from swift_thyme.host.image_tokens import hook_tokens
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
 from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
 from swift_thyme.host.server_rollout import ServerRollout
+from swift_thyme.host.template_check import check_template
 from swift_thyme.host.template_codec import TemplateCodec
 from swift_thyme.sampling.code_span import CodeSpan
-from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:
     from swift_thyme.sandbox import BackendSession, InputImage
@@ -95,7 +96,7 @@ def _row(request: Any) -> str:
 class O3Scheduler(ServerRollout):
     """ms-swift scheduler that executes code blocks between turns.
 
-    Registered as ``o3`` in ms-swift's ``multi_turns``. Needs a template of the Qwen2-VL family.
+    Registered as ``o3`` in ms-swift's ``multi_turns``.
     """
 
     def __init__(
@@ -103,11 +104,7 @@ class O3Scheduler(ServerRollout):
     ) -> None:
         super().__init__(infer_engine, max_turns, *args, **kwargs)
         template = self._template or getattr(infer_engine, "template", None)
-        if template is None or not hasattr(template, "image_token_id"):
-            raise SettingsError(
-                "the o3 scheduler needs a template of the Qwen2-VL family, got "
-                f"{type(template).__name__}; see --template and --model_type"
-            )
+        check_template(template)
         self._codec_template = template
         self._sampling = o3.sampling_settings()
         limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
@@ -119,7 +116,7 @@ class O3Scheduler(ServerRollout):
         self._ids: dict[str, list[int]] = {}
         self._pictures = PictureReader()
         self._placed: dict[str, _PlacedImages] = {}
-        self._tokens = HookTokens.from_tokenizer(template.tokenizer)
+        self._tokens = hook_tokens(template)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
         self._sessions = shared_sessions()

@@ -1,0 +1,26 @@
+"""What the model says in the tests of families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+CODE = """<think>look <code>
+image = Image.open(image_path)
+image.crop((0, 0, 64, 48)).save("/mnt/data/temp_processed_images/a.png")
+print("/mnt/data/temp_processed_images/a.png")
+</code>"""
+RIGHT, WRONG = "It is 2.</think><answer>2</answer>", "I do not know</think><answer>7</answer>"
+
+
+def next_turn(prompt: Sequence[int], tokenizer: Any, row: int) -> list[int]:
+    """Return the ids that come next: code, then an answer.
+
+    Args:
+        prompt: Ids of all that the engine continues.
+        tokenizer: The model's.
+        row: Number of the request in its batch; every second one is answered right.
+    """
+    text = tokenizer.decode(list(prompt), skip_special_tokens=False)
+    says = CODE if "</sandbox_output>" not in text else WRONG if row % 2 else RIGHT
+    return [*tokenizer.encode(says, add_special_tokens=False), tokenizer.eos_token_id]
