@@ -73,6 +73,7 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
 
     from swift_thyme.host.response_prefix import install_prefix_accounting, prefix_of
     from swift_thyme.host.template_images import install_image_accounting
+    from swift_thyme.host.template_repairs import install_template_repairs
 
     if checkpoint.template == "thyme_tiny":
         require(Group.TESTBED)
@@ -80,6 +81,7 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
 
         tiny_template.add_template()
     install_image_accounting()
+    install_template_repairs()
     install_prefix_accounting()
     template = get_template(
         processor,

@@ -53,7 +53,8 @@ class TemplateCodec:
         self._images = images
         self._no_image: int | None = None
         self._counts_resized = keeps_placeholders(template)
-        self.image_ids: list[int] = list(image_tokens(template).token_ids)
+        self._image = image_tokens(template)
+        self.image_ids: list[int] = list(self._image.token_ids)
         """Ids of one image, with ONE placeholder."""
         self._special = _special_tokens(self._tokenizer)
         suffix = template.template_meta.suffix

@@ -238,6 +238,7 @@ def _gemma3() -> Parts:
             **{"image_token": "<image_soft_token>", "boi_token": "<start_of_image>"},
             "eoi_token": "<end_of_image>",
         },
+        plain=["\n", "\n\n", "\n\n\n", "\n\n\n\n"],
     )
     config = hf.Gemma3Config(
         text_config={**_TEXT, "query_pre_attn_scalar": 32, "sliding_window": 256},
@@ -279,6 +280,155 @@ def _llava_onevision() -> Parts:
     return Parts(config, processor)
 
 
+def _gemma4() -> Parts:
+    import transformers as hf
+
+    tokens: dict[str, int | None] = {
+        **{"<pad>": None, "<eos>": None, "<bos>": None, "<|turn>": None, "<turn|>": None},
+        **{"<|channel>": None, "<channel|>": None, "<|tool_response>": None},
+        **{"<|image>": None, "<|audio>": None, "<|image|>": None, "<|audio|>": None},
+        **{"<image|>": None, "<audio|>": None, "<|video|>": None},
+    }
+    tokenizer = build_tokenizer(
+        tokens,
+        end="<turn|>",
+        pad="<pad>",
+        begin="<bos>",
+        named={
+            **{"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"},
+            **{"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"},
+        },
+        plain=["\n"],
+    )
+    find = tokenizer.convert_tokens_to_ids
+    config = hf.Gemma4Config(
+        text_config={
+            **{**_TEXT, "num_kv_shared_layers": 0, "global_head_dim": 32, "sliding_window": 256},
+            **{"layer_types": ["sliding_attention", "full_attention"]},
+            **{"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 768},
+        },
+        vision_config={
+            **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32},
+            **{"position_embedding_size": 64},
+        },
+        boi_token_id=find("<|image>"),
+        eoi_token_id=find("<image|>"),
+        image_token_id=find("<|image|>"),
+        video_token_id=find("<|video|>"),
+        boa_token_id=find("<|audio>"),
+        eoa_token_index=find("<audio|>"),
+        audio_token_id=find("<|audio|>"),
+    )
+    image = hf.Gemma4ImageProcessor(max_soft_tokens=70)
+    video = hf.Gemma4VideoProcessor()
+    sound = hf.Gemma4AudioFeatureExtractor()
+    return Parts(config, hf.Gemma4Processor(sound, image, tokenizer, video))
+
+
+def _minicpm() -> Parts:
+    import transformers as hf
+
+    names = {
+        **{"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+        **{"image_start_token": "<image>", "image_end_token": "</image>"},
+        **{"slice_start_token": "<slice>", "slice_end_token": "</slice>"},
+        **{"image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>"},
+    }
+    tokenizer = build_tokenizer(
+        {**_CHATML, **dict.fromkeys(names.values())},
+        end="<|im_end|>",
+        pad="<|endoftext|>",
+        named=names,
+    )
+    config = hf.MiniCPMV4_6Config(
+        text_config={**_TEXT, "model_type": "qwen3"},
+        vision_config={
+            **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 2, "image_size": 112, "patch_size": 14, "insert_layer_id": 0},
+        },
+        image_size=112,
+        insert_layer_id=0,
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.video_token_id,
+    )
+    image = hf.MiniCPMV4_6ImageProcessor(scale_resolution=112, max_slice_nums=2)
+    video = hf.MiniCPMV4_6VideoProcessor(scale_resolution=112)
+    return Parts(config, hf.MiniCPMV4_6Processor(image, video, tokenizer))
+
+
+def _paddle() -> Parts:
+    import transformers as hf
+
+    tokens = {
+        **{"<unk>": None, "</s>": None, "<s>": None, "<|begin_of_sentence|>": None},
+        **{"<|end_of_sentence|>": None, "<|IMAGE_PLACEHOLDER|>": 100295},
+        **{"<|IMAGE_START|>": 101305, "<|IMAGE_END|>": 101306},
+    }
+    tokenizer = build_tokenizer(
+        tokens, end="</s>", pad="<unk>", named={"image_token": "<|IMAGE_PLACEHOLDER|>"}
+    )
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
+    config = hf.PaddleOCRVLConfig(
+        text_config={**_TEXT, "rope_parameters": rope},
+        vision_config={
+            **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 2, "image_size": 56},
+        },
+    )
+    image = hf.PaddleOCRVLImageProcessor(size=_SMALL)
+    return Parts(config, hf.PaddleOCRVLProcessor(image, tokenizer))
+
+
+def _hunyuan() -> Parts:
+    import transformers as hf
+
+    holder = "<｜hy_place▁holder▁no▁{}｜>".format
+    names = {"image_token": holder(102), "image_start_token": holder(100)}
+    names["image_end_token"] = holder(101)
+    tokens = {
+        **{"<｜hy_begin▁of▁sentence｜>": None, "<｜hy_User｜>": None, "<｜hy_Assistant｜>": None},
+        **{holder(2): None, holder(3): None, "<｜hy_▁pad▁｜>": None},
+        **{holder(100): 120118, holder(101): 120119, holder(102): 120120},
+    }
+    tokenizer = build_tokenizer(tokens, end=holder(2), pad="<｜hy_▁pad▁｜>", named=names)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "xdrope_section": [4, 4, 4, 4]}
+    config = hf.HunYuanVLConfig(
+        text_config={**_TEXT, "rope_parameters": rope},
+        vision_config={
+            **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 2, "out_hidden_size": 64, "text_hidden_size": 64},
+            **{"max_image_size": 128, "min_image_size": 32, "img_max_token_num": 64},
+        },
+    )
+    image = hf.HunYuanVLImageProcessor(size=_SMALL)
+    return Parts(config, hf.HunYuanVLProcessor(image, tokenizer))
+
+
+def _muse() -> Parts:
+    import transformers as hf
+
+    tokens = {
+        **{"<|begin_of_text|>": None, "<|end_of_text|>": None, "<|eot|>": None, "<|eom|>": None},
+        **{"<|start|>": None, "<|message|>": None, "<|patch|>": 200092, "<|video|>": 200091},
+        **{"<|image_start|>": None, "<|image_end|>": None, "<|vid_frame_separator|>": None},
+        **{"<|vid_start|>": None, "<|vid_end|>": None, "<|pad|>": None},
+    }
+    tokenizer = build_tokenizer(tokens, end="<|eot|>", pad="<|pad|>")
+    config = hf.MuseGlimmerConfig(
+        text_config={**_TEXT, "layer_types": ["sliding_attention", "full_attention"]},
+        vision_config={
+            **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 2},
+        },
+        out_hidden_size=64,
+        projector_hidden_size=64,
+    )
+    image = hf.MuseGlimmerImageProcessor(max_image_tokens=16)
+    video = hf.MuseGlimmerVideoProcessor()
+    return Parts(config, hf.MuseGlimmerProcessor(image, video, tokenizer))
+
+
 FAMILIES = {
     family.template if key is None else key: family
     for key, family in (
@@ -301,5 +451,10 @@ FAMILIES = {
                 "LLaVA-OneVision", "llava_onevision_hf", "llava_onevision_hf", _llava_onevision
             ),
         ),
+        ("gemma4", Family("Gemma 4", "gemma4", "gemma4", _gemma4)),
+        ("minicpm", Family("MiniCPM-V 4.6", "minicpmv4_6", "minicpmv4_6", _minicpm)),
+        ("paddle", Family("PaddleOCR-VL 1.5", "paddleocr_vl", "paddle_ocr_1_5", _paddle)),
+        ("hunyuan", Family("HunyuanOCR", "hunyuan_ocr", "hunyuan_ocr", _hunyuan)),
+        ("muse", Family("Muse Glimmer", "muse_glimmer", "muse_glimmer", _muse)),
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.conftest import TINY_MODEL
@@ -19,6 +19,7 @@ def build_tokenizer(
     pad: str,
     begin: str | None = None,
     named: Mapping[str, str] | None = None,
+    plain: Sequence[str] = (),
 ) -> Any:
     """Return a tokenizer with the vocabulary of the embedded model and a family's special tokens.
 
@@ -28,6 +29,7 @@ def build_tokenizer(
         pad: The one that fills a batch.
         begin: The one that begins a text; it is put in front of each.
         named: Special tokens that a processor asks the tokenizer for by an attribute.
+        plain: Further tokens that are not special.
     """
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
@@ -41,11 +43,11 @@ def build_tokenizer(
     entries = []
     for entry in kept:
         entries.append({**entry, "id": next(free)})
-    for token, wanted in tokens.items():
+    for token, wanted in {**tokens, **dict.fromkeys(plain)}.items():
         token_id = next(free) if wanted is None else wanted
         entries.append(
             {
-                **{"id": token_id, "content": token, "special": True},
+                **{"id": token_id, "content": token, "special": token not in plain},
                 **{"single_word": False, "lstrip": False, "rstrip": False, "normalized": False},
             }
         )
