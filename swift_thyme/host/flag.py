@@ -46,6 +46,7 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
 from swift_thyme.host.preflight import log_preflight
+from swift_thyme.host.template_check import check_job
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -171,6 +172,8 @@ def accept_o3_flag() -> bool:
     arguments.O3 = bool(_take_o3(remaining))
     if arguments.O3:
         check_flags(arguments, SCHEDULER_NAME)
+        if job_of(arguments) in (Job.GRPO, Job.ROLLOUT):
+            check_job(arguments)
         fill_defaults(arguments, O3Settings.from_env())
         _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):

@@ -18,9 +18,17 @@ from PIL import Image
 
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.placeholders import VISION_END, VISION_START, is_placeholder
+from swift_thyme.core.protocol import IMAGE_TAG
 from swift_thyme.sampling.tokens import HookTokens
 
-__all__ = ["ImageTokens", "engine_ids", "hook_tokens", "image_tokens", "keeps_placeholders"]
+__all__ = [
+    "ImageTokens",
+    "engine_ids",
+    "hook_tokens",
+    "image_tokens",
+    "keeps_placeholders",
+    "show_text",
+]
 
 _NAMES = ("image_token_id", "image_token_index", "media_placeholder_token_id")
 """Names under which templates, configurations and processors keep the id."""
@@ -89,6 +97,14 @@ def _candidates(template: Any) -> Iterator[int]:
 def hook_tokens(template: Any) -> HookTokens:
     """Return what the sampling hook needs to know of a template's model."""
     return HookTokens.from_tokenizer(template.tokenizer, template.config.to_dict())
+
+
+def show_text(template: Any, token_ids: Sequence[int]) -> str:
+    """Return the text of ids, special tokens included, with ``<image>`` for each image."""
+    decode = template.tokenizer.decode
+    text = str(decode(list(token_ids), skip_special_tokens=False))
+    image = decode(list(image_tokens(template).token_ids), skip_special_tokens=False)
+    return text.replace(image, IMAGE_TAG)
 
 
 def engine_ids(template: Any, tokens: ImageTokens, token_ids: Sequence[int]) -> list[int]:

@@ -109,6 +109,7 @@ def load_model(checkpoint: Checkpoint, dtype: Any, sampling: SamplingSettings) -
     """
     from swift.model import get_model_processor
 
+    from swift_thyme.host.template_repairs import repair_loaded_models
     from swift_thyme.host.transformers_hook import install_sampling_hook
 
     install_sampling_hook(sampling)
@@ -118,6 +119,7 @@ def load_model(checkpoint: Checkpoint, dtype: Any, sampling: SamplingSettings) -
         model_type=checkpoint.model_type,
         use_hf=checkpoint.use_hf,
     )
+    repair_loaded_models()
     model.eval()
     return model, _template(processor, checkpoint)
 

@@ -27,12 +27,13 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, 
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.engine_probe import probe_async_engine
-from swift_thyme.host.image_tokens import hook_tokens
+from swift_thyme.host.image_tokens import hook_tokens, keeps_placeholders, show_text
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
 from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
 from swift_thyme.host.server_rollout import ServerRollout
 from swift_thyme.host.template_check import check_template
 from swift_thyme.host.template_codec import TemplateCodec
+from swift_thyme.host.template_repairs import repair_loaded_models
 from swift_thyme.sampling.code_span import CodeSpan
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class O3Scheduler(ServerRollout):
     ) -> None:
         super().__init__(infer_engine, max_turns, *args, **kwargs)
         template = self._template or getattr(infer_engine, "template", None)
+        repair_loaded_models()
         check_template(template)
         self._codec_template = template
         self._sampling = o3.sampling_settings()
@@ -243,8 +245,12 @@ class O3Scheduler(ServerRollout):
 
     def _completion(self, infer_request: Any) -> str:
         """Return the text of a trajectory that is over, as rewards and logs read it."""
-        ids = self._codec_template.skip_stop_tokens(self._ids.pop(infer_request.uuid))
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        template = self._codec_template
+        ids = template.skip_stop_tokens(self._ids.pop(infer_request.uuid))
+        if keeps_placeholders(template):
+            text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        else:
+            text = show_text(template, ids)
         return self._prefix(infer_request).text + text
 
     def _prefix(self, infer_request: Any) -> ResponsePrefix:

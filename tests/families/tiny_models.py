@@ -421,7 +421,7 @@ def _muse() -> Parts:
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2},
         },
-        out_hidden_size=64,
+        out_hidden_size=256,
         projector_hidden_size=64,
     )
     image = hf.MuseGlimmerImageProcessor(max_image_tokens=16)
