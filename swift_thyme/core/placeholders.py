@@ -42,8 +42,9 @@ batch that trains on it stops with a count mismatch, so sampling them is ruled o
 ASSISTANT_STARTS = (
     TURN_START,
     *("<|assistant|>", "<start_of_turn>", "<|turn>", "<|im_assistant|>", "[/INST]"),
-    *("<|start_header_id|>", "<|header_start|>", "<|Assistant|>", "<｜Assistant｜>"),
-    *("<｜hy_User｜>", "<|start|>"),
+    *("<|start_header_id|>", "<|header_start|>", "<|Assistant|>", "<|start|>"),
+    # With the wide bars of DeepSeek's and Tencent's tokens.
+    *("<\uff5cAssistant\uff5c>", "<\uff5chy_User\uff5c>"),
 )
 """Tokens of the families, the last of which in a prompt begins the assistant's turn."""
 

@@ -88,7 +88,7 @@ def _candidates(template: Any) -> Iterator[int]:
     token = getattr(template.processor, "image_token", None)
     if isinstance(token, str) and token in tokenizer.get_vocab():
         yield tokenizer.convert_tokens_to_ids(token)
-    # A template that expands text alone needs no placeholder of its own: any of the model's will do.
+    # A template that expands text alone needs no placeholder: any of the model's will do.
     for text, token_id in tokenizer.get_added_vocab().items():
         if is_placeholder(text):
             yield token_id

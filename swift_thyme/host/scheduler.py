@@ -107,7 +107,7 @@ class O3Scheduler(ServerRollout):
         template = self._template or getattr(infer_engine, "template", None)
         repair_loaded_models()
         check_template(template)
-        self._codec_template = template
+        self._codec_template: Any = template
         self._sampling = o3.sampling_settings()
         limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
         self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)

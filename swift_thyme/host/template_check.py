@@ -1,8 +1,8 @@
 """Can a template of ms-swift carry images that code returns? Refused with the reason where not.
 
 :func:`check_job` refuses what is known before anything is loaded, by the names in the command line
-and in the files of the model. :func:`check_template` tries the template of a loaded model on a small
-picture, which finds what nobody has listed, before the first step.
+and in the files of the model. :func:`check_template` tries the template of a loaded model on a
+small picture. That finds what nobody has listed, before the first step.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def repair_loaded_models() -> None:
 def _wrap(owner: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
     base = getattr(owner, name)
     if not getattr(base, "thyme_installed", False):
-        wrapped = functools.wraps(base)(wrapper(base))
+        wrapped: Any = functools.wraps(base)(wrapper(base))
         wrapped.thyme_installed = True
         setattr(owner, name, wrapped)
 

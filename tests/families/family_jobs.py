@@ -101,7 +101,7 @@ def run(name: str, engine: str, out: Path, rows: Path) -> dict[str, Any]:
     flags = flags_of(FAMILIES[name], model, rows, folder / engine)
     try:
         rlhf_main(as_argv({**flags, **(VLLM if engine == "vllm" else {})}))
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the table says what it was
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
     finally:
@@ -116,7 +116,6 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = write_rows(out)
     for name in names:
-        print(f"=== {name}", flush=True)
         outcome = run(name, engine, out, rows)
         (out / name / f"{engine}.json").write_text(json.dumps(outcome))
 

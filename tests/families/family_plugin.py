@@ -1,4 +1,4 @@
-"""ms-swift plugin of the tests of families: a scripted policy, and what engine and trainer computed.
+"""ms-swift plugin of the tests of families: a scripted policy, and what was computed of it.
 
 Log-probabilities are those of the model as it is, not of the policy: so they differ where prompts,
 images or places differ.

@@ -54,8 +54,6 @@ class Family:
     template: str
     """ms-swift's."""
     build: Callable[[], Parts]
-    tag: str | None = None
-    """The class of the model, where the configuration's name is not enough."""
 
     def write(self, folder: Path) -> None:
         """Write the model with random weights."""
@@ -63,16 +61,14 @@ class Family:
         import transformers
 
         parts = self.build()
-        name = self.tag or transformers.AutoModelForImageTextToText._model_mapping[
-            type(parts.config)
-        ].__name__
+        classes = transformers.AutoModelForImageTextToText._model_mapping
         text = parts.config.get_text_config()
         tokenizer = parts.processor.tokenizer
         text.vocab_size = (max(tokenizer.get_vocab().values()) // 64 + 1) * 64
         text.eos_token_id, text.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = getattr(transformers, name)(parts.config)
+            model = classes[type(parts.config)](parts.config)
         model.generation_config = transformers.GenerationConfig(
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
         )
@@ -134,7 +130,9 @@ def _qwen3_vl(experts: bool = False) -> Parts:
     import transformers as hf
 
     config_class = hf.Qwen3VLMoeConfig if experts else hf.Qwen3VLConfig
-    text = {**_TEXT, "rope_parameters": _QWEN3_ROPE, **(_EXPERTS if experts else {})}
+    # vLLM asks for a name that transformers does not write by itself.
+    more = {**_EXPERTS, "norm_topk_prob": True} if experts else {}
+    text = {**_TEXT, "rope_parameters": _QWEN3_ROPE, **more}
     config = config_class(text_config=text, vision_config=_QWEN3_VISION, **_IDS, **_VISION_IDS)
     return Parts(config, _qwen_processor("Qwen3VLProcessor", patch=16))
 
@@ -208,6 +206,7 @@ def _glm(experts: bool = False) -> Parts:
     text = {**_TEXT, "rope_parameters": {**rope, "partial_rotary_factor": 0.5}}
     if experts:
         text |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+        text["use_qk_norm"] = False
     else:
         text.pop("head_dim")
     vision = {
@@ -310,7 +309,7 @@ def _gemma4() -> Parts:
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32},
-            **{"position_embedding_size": 64},
+            **{"position_embedding_size": 64, "default_output_length": 70},
         },
         boi_token_id=find("<|image>"),
         eoi_token_id=find("<image|>"),
@@ -383,15 +382,22 @@ def _paddle() -> Parts:
 def _hunyuan() -> Parts:
     import transformers as hf
 
-    holder = "<｜hy_place▁holder▁no▁{}｜>".format
+    def token(name: str) -> str:
+        # With the wide bars and the low blocks of Tencent's tokens.
+        return f"<\uff5chy_{name.replace(' ', chr(0x2581))}\uff5c>"
+
+    def holder(number: int) -> str:
+        return token(f"place holder no {number}")
+
+    pad = token(" pad ")
     names = {"image_token": holder(102), "image_start_token": holder(100)}
     names["image_end_token"] = holder(101)
     tokens = {
-        **{"<｜hy_begin▁of▁sentence｜>": None, "<｜hy_User｜>": None, "<｜hy_Assistant｜>": None},
-        **{holder(2): None, holder(3): None, "<｜hy_▁pad▁｜>": None},
+        **{token("begin of sentence"): None, token("User"): None, token("Assistant"): None},
+        **{holder(2): None, holder(3): None, pad: None},
         **{holder(100): 120118, holder(101): 120119, holder(102): 120120},
     }
-    tokenizer = build_tokenizer(tokens, end=holder(2), pad="<｜hy_▁pad▁｜>", named=names)
+    tokenizer = build_tokenizer(tokens, end=holder(2), pad=pad, named=names)
     rope = {"rope_type": "default", "rope_theta": 1e4, "xdrope_section": [4, 4, 4, 4]}
     config = hf.HunYuanVLConfig(
         text_config={**_TEXT, "rope_parameters": rope},
