@@ -27,8 +27,8 @@ from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.code_sessions import SandboxSteps
 from swift_thyme.host.first_probe import probe_job
-from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.image_tokens import show_text
+from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
 from swift_thyme.host.response_prefix import check_server, prefix_of

@@ -119,7 +119,9 @@ def engine_ids(template: Any, tokens: ImageTokens, token_ids: Sequence[int]) -> 
         return list(token_ids)
     image: list[int] = []
     # Some templates resize the picture here; which one it is makes no difference to the ids.
-    row = SimpleNamespace(images=[Image.new("RGB", (64, 64))], chat_template_kwargs={}, mm_processor_kwargs={})
+    row = SimpleNamespace(
+        images=[Image.new("RGB", (64, 64))], chat_template_kwargs={}, mm_processor_kwargs={}
+    )
     for context in template.replace_tag("image", 0, row):
         image += template._tokenize(context) if isinstance(context, str) else context
     ids: list[int] = []

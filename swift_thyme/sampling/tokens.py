@@ -27,9 +27,7 @@ class HookTokens(NamedTuple):
     """Texts of single ids."""
 
     @classmethod
-    def from_tokenizer(
-        cls, tokenizer: Any, config: Mapping[str, Any] | None = None
-    ) -> HookTokens:
+    def from_tokenizer(cls, tokenizer: Any, config: Mapping[str, Any] | None = None) -> HookTokens:
         """Look the tokens up; those that the tokenizer lacks are left out.
 
         Args:

@@ -146,7 +146,11 @@ def _qwen3_5(experts: bool = False) -> Parts:
         **{"layer_types": ["linear_attention", "full_attention"]},
         **{"linear_key_head_dim": 32, "linear_value_head_dim": 32},
         **{"linear_num_key_heads": 2, "linear_num_value_heads": 2},
-        "rope_parameters": {**_QWEN3_ROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25},
+        "rope_parameters": {
+            **_QWEN3_ROPE,
+            "mrope_section": [2, 1, 1],
+            "partial_rotary_factor": 0.25,
+        },
     }
     ids = {"image_token_id": 248056, "video_token_id": 248057}
     ids |= {"vision_start_token_id": 248053, "vision_end_token_id": 248054}
@@ -453,9 +457,7 @@ FAMILIES = {
         ("gemma3", Family("Gemma 3", "gemma3_vision", "gemma3_vision", _gemma3)),
         (
             "llava_onevision",
-            Family(
-                "LLaVA-OneVision", "llava_onevision_hf", "llava_onevision_hf", _llava_onevision
-            ),
+            Family("LLaVA-OneVision", "llava_onevision_hf", "llava_onevision_hf", _llava_onevision),
         ),
         ("gemma4", Family("Gemma 4", "gemma4", "gemma4", _gemma4)),
         ("minicpm", Family("MiniCPM-V 4.6", "minicpmv4_6", "minicpmv4_6", _minicpm)),

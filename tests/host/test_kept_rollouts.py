@@ -16,8 +16,7 @@ from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.images import read
-from swift_thyme.core.protocol import IMAGE_TAG
-from swift_thyme.core.protocol import build_user_prompt
+from swift_thyme.core.protocol import IMAGE_TAG, build_user_prompt
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason, TrajectorySummary
