@@ -6,8 +6,9 @@ limits is the caller's.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from swift_thyme.host.contract import require
@@ -21,7 +22,6 @@ __all__ = [
     "Checkpoint",
     "end_token_ids",
     "fetch_model",
-    "knows_model_type",
     "load_model",
     "load_template",
     "longest_context",
@@ -61,13 +61,6 @@ def fetch_model(name: str, use_hf: bool | None) -> str:
     return str(safe_snapshot_download(name, use_hf=use_hf, download_model=True))
 
 
-def knows_model_type(name: object) -> bool:
-    """Tell whether a name is a model type of ms-swift."""
-    from swift.model import MODEL_MAPPING
-
-    return name in MODEL_MAPPING
-
-
 def _template(processor: Any, checkpoint: Checkpoint) -> Any:
     from swift.template import get_template
 
@@ -105,13 +98,20 @@ def load_model(checkpoint: Checkpoint, dtype: Any, sampling: SamplingSettings) -
         sampling: What the hook does.
 
     Raises:
-        SettingsError: Code could return no image to a model of this template.
+        SettingsError: Code could return no image to a model of this template, or several templates
+            fit.
     """
     from swift.model import get_model_processor
 
+    from swift_thyme.host.model_choice import choose_template
     from swift_thyme.host.template_repairs import repair_loaded_models
     from swift_thyme.host.transformers_hook import install_sampling_hook
 
+    if checkpoint.template is None:
+        # Before the weights are read: a question for the user is put in a moment.
+        load = functools.partial(_processor, checkpoint, dtype)
+        chosen = choose_template(checkpoint.folder, checkpoint.model_type, load)
+        checkpoint = replace(checkpoint, template=chosen)
     install_sampling_hook(sampling)
     model, processor = get_model_processor(
         checkpoint.folder,
@@ -130,16 +130,25 @@ def load_template(checkpoint: Checkpoint, dtype: Any) -> Any:
     Raises:
         SettingsError: Code could return no image to a model of this template.
     """
+    from swift_thyme.host.model_choice import choose_template
+
+    processor = _processor(checkpoint, dtype)
+    if checkpoint.template is None:
+        chosen = choose_template(checkpoint.folder, checkpoint.model_type, lambda: processor)
+        checkpoint = replace(checkpoint, template=chosen)
+    return _template(processor, checkpoint)
+
+
+def _processor(checkpoint: Checkpoint, dtype: Any) -> Any:
     from swift.model import get_processor
 
-    processor = get_processor(
+    return get_processor(
         checkpoint.folder,
         torch_dtype=dtype,
         model_type=checkpoint.model_type,
         use_hf=checkpoint.use_hf,
         download_model=True,
     )
-    return _template(processor, checkpoint)
 
 
 def longest_context(template: Any) -> int | None:
