@@ -29,7 +29,12 @@ from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.engine_probe import probe_async_engine
 from swift_thyme.host.image_tokens import hook_tokens, keeps_placeholders, show_text
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
-from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
+from swift_thyme.host.response_prefix import (
+    ResponsePrefix,
+    prefix_of,
+    thinking_tags,
+    warn_about_format,
+)
 from swift_thyme.host.server_rollout import ServerRollout
 from swift_thyme.host.template_check import check_template
 from swift_thyme.host.template_codec import TemplateCodec
@@ -128,7 +133,8 @@ class O3Scheduler(ServerRollout):
             # not get ready.
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(asyncio.run, self._sessions.start()).result()
-        warn_about_format(prefix_of(template))
+        self._thinking = thinking_tags(template)
+        warn_about_format(prefix_of(template), self._thinking)
         logger.info("o3 scheduler: %s", self._limits)
 
     async def start(self) -> None:
@@ -251,7 +257,7 @@ class O3Scheduler(ServerRollout):
             text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
         else:
             text = show_text(template, ids)
-        return self._prefix(infer_request).text + text
+        return self._thinking.canonical(self._prefix(infer_request).text + text)
 
     def _prefix(self, infer_request: Any) -> ResponsePrefix:
         return prefix_of(self._codec_template, infer_request.chat_template_kwargs)
