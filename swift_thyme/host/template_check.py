@@ -44,13 +44,19 @@ _REASONS = {
     "Emu3ChatTemplate": "writes pictures as tokens of the vocabulary",
 }
 """Class of a template, or of one that it is derived from, to why no image can be returned to it."""
+_UNTRAINED = dict.fromkeys(
+    ("PaddleOCRTemplate", "HunYuanVLTemplate"),
+    "ms-swift 4.6 cannot train with pictures beside transformers 5.19",
+)
+"""The same, for what stops training alone."""
 
 
-def refusal_of(name: str) -> str | None:
+def refusal_of(name: str, *, training: bool = False) -> str | None:
     """Return why a template cannot carry images that code returns; None where nothing is known.
 
     Args:
         name: The template's in ms-swift.
+        training: Whether its model is to be trained.
     """
     from swift.template import TEMPLATE_MAPPING
     from swift.template.constant import LLMTemplateType, MLLMTemplateType
@@ -59,10 +65,10 @@ def refusal_of(name: str) -> str | None:
     if meta is None:
         # ms-swift says this better.
         return None
-    kinds = meta.template_cls.__mro__
-    reason = next((_REASONS[kind.__name__] for kind in kinds if kind.__name__ in _REASONS), None)
-    if reason is not None:
-        return reason
+    reasons = _REASONS | (_UNTRAINED if training else {})
+    for kind in meta.template_cls.__mro__:
+        if kind.__name__ in reasons:
+            return reasons[kind.__name__]
     if meta.template_cls.is_encoder_decoder:
         return "its model keeps prompt and answer apart, so an answer cannot be continued"
     texts, pictures = vars(LLMTemplateType).values(), vars(MLLMTemplateType).values()
@@ -79,13 +85,16 @@ def check_job(arguments: Any) -> None:
         SettingsError: One line that names the template and the reason.
     """
     names = _templates(arguments)
-    reasons = {name: refusal_of(name) for name in names}
+    reasons = {name: refusal_of(name, training=True) for name in names}
     if names and all(reasons.values()):
-        name, reason = next(iter(reasons.items()))
-        raise SettingsError(
-            f"--O3 true cannot be used with --template {name}, which {reason}; docs/families.md "
-            "lists the families that can"
-        )
+        raise _refused(*next(iter(reasons.items())))
+
+
+def _refused(name: str, reason: str | None) -> SettingsError:
+    return SettingsError(
+        f"code cannot return images to --template {name}, which {reason}; docs/families.md lists "
+        "the families to which it can"
+    )
 
 
 def _templates(arguments: Any) -> list[str]:
@@ -130,7 +139,7 @@ def check_template(template: Any) -> None:
     name = template.template_meta.template_type
     reason = refusal_of(name)
     if reason is not None:
-        raise SettingsError(f"--template {name} {reason}; docs/families.md lists those that can")
+        raise _refused(name, reason)
     tokens = image_tokens(template)
     if keeps_placeholders(template):
         return
@@ -141,9 +150,11 @@ def check_template(template: Any) -> None:
         if template.use_model:
             # Such a template may need its model, which it does not have yet.
             return
+        advice = "see docs/families.md for the versions that fit together"
+        if isinstance(error, ModuleNotFoundError):
+            advice = f"pip install {error.name}"
         raise SettingsError(
-            f"--template {name} cannot encode a picture in an answer: {_one_line(error)}; the "
-            "package that it comes from may be of another version, see docs/families.md"
+            f"--template {name} cannot encode a picture in an answer: {_one_line(error)}; {advice}"
         ) from error
     if added < 1:
         raise SettingsError(

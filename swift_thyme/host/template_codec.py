@@ -62,6 +62,10 @@ class TemplateCodec:
         for part in suffix if isinstance(suffix, list) else []:
             if isinstance(part, str):
                 self._end_ids.update(self._tokenizer.encode(part, add_special_tokens=False)[:1])
+        for word in template.template_meta.stop_words:
+            ids = word if isinstance(word, list) else self.encode_text(word)
+            if len(ids) == 1:
+                self._end_ids.update(ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the ids, special tokens included."""

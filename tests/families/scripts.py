@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-CODE = """<think>look <code>
-image = Image.open(image_path)
-image.crop((0, 0, 64, 48)).save("/mnt/data/temp_processed_images/a.png")
-print("/mnt/data/temp_processed_images/a.png")
+CODE = """<think><code>
+path = "/mnt/data/temp_processed_images/a.png"
+Image.open(image_path).crop((0, 0, 64, 48)).save(path)
+print(path)
 </code>"""
-RIGHT, WRONG = "It is 2.</think><answer>2</answer>", "I do not know</think><answer>7</answer>"
+RIGHT, WRONG = "2</think><answer>2</answer>", "I say 7</think><answer>7</answer>"
 
 
 def next_turn(prompt: Sequence[int], tokenizer: Any, row: int) -> list[int]:

@@ -55,9 +55,8 @@ class Family:
     """ms-swift's."""
     build: Callable[[], Parts]
 
-    def write(self, folder: Path) -> None:
-        """Write the model with random weights."""
-        import torch
+    def write_without_weights(self, folder: Path) -> Parts:
+        """Write the configuration and the processor, and return them."""
         import transformers
 
         parts = self.build()
@@ -66,6 +65,19 @@ class Family:
         tokenizer = parts.processor.tokenizer
         text.vocab_size = (max(tokenizer.get_vocab().values()) // 64 + 1) * 64
         text.eos_token_id, text.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        parts.config.architectures = [classes[type(parts.config)].__name__]
+        parts.config.save_pretrained(folder)
+        parts.processor.save_pretrained(folder)
+        return parts
+
+    def write(self, folder: Path) -> None:
+        """Write the model with random weights."""
+        import torch
+        import transformers
+
+        parts = self.write_without_weights(folder)
+        classes = transformers.AutoModelForImageTextToText._model_mapping
+        tokenizer = parts.processor.tokenizer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = classes[type(parts.config)](parts.config)
@@ -73,7 +85,6 @@ class Family:
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
         )
         model.save_pretrained(folder)
-        parts.processor.save_pretrained(folder)
 
 
 def _qwen_tokenizer(more: Mapping[str, int | None] | None = None) -> Any:
@@ -450,6 +461,7 @@ FAMILIES = {
             Family("Qwen3-VL-MoE", "qwen3_vl_moe", "qwen3_vl", lambda: _qwen3_vl(True)),
         ),
         ("qwen3_5", Family("Qwen3.5", "qwen3_5", "qwen3_5", _qwen3_5)),
+        ("qwen3_8", Family("Qwen3.8's template", "qwen3_5", "qwen3_8", _qwen3_5)),
         ("qwen3_5_moe", Family("Qwen3.5-MoE", "qwen3_5_moe", "qwen3_5", lambda: _qwen3_5(True))),
         ("internvl_hf", Family("InternVL3.5", "internvl", "internvl_hf", _internvl)),
         ("glm4v", Family("GLM-4.1V", "glm4v", "glm4v", _glm)),
