@@ -1,13 +1,14 @@
 """Makes vLLM say the scripts of the tests of families."""
 
 from tests.families import scripts
-from tests.scripted_logits import ScriptedLogits, _Say
+from tests.scripted_logits import ScriptedLogits
 
 
 class FamilyLogits(ScriptedLogits):
     """Every second request of a turn is answered right."""
 
-    def new_req_logits_processor(self, params):
-        prompt = self._prompts[id(params)] or []
-        self._row = getattr(self, "_row", -1) + 1
-        return _Say(scripts.next_turn(prompt, self._tokenizer, self._row))
+    _row = -1
+
+    def script(self, prompt, tokenizer):
+        self._row += 1
+        return scripts.next_turn(prompt, tokenizer, self._row)

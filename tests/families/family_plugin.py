@@ -40,7 +40,8 @@ class Script(LogitsProcessor):
         if not self._turns:
             self._start = input_ids.shape[1]
             for row, prompt in enumerate(self._prompts or input_ids.tolist()):
-                self._turns.append(scripts.next_turn(prompt, self._tokenizer, row))
+                text = self._tokenizer.decode(prompt)
+                self._turns.append(scripts.next_turn(text, self._tokenizer, row))
         at = input_ids.shape[1] - self._start
         said = torch.full_like(scores, -1e9)
         for row, turn in enumerate(self._turns):

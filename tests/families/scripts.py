@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 CODE = """<think><code>
@@ -13,14 +12,13 @@ print(path)
 RIGHT, WRONG = "2</think><answer>2</answer>", "I say 7</think><answer>7</answer>"
 
 
-def next_turn(prompt: Sequence[int], tokenizer: Any, row: int) -> list[int]:
+def next_turn(prompt: str, tokenizer: Any, row: int) -> list[int]:
     """Return the ids that come next: code, then an answer.
 
     Args:
-        prompt: Ids of all that the engine continues.
+        prompt: Text of all that the engine continues.
         tokenizer: The model's.
         row: Number of the request in its batch; every second one is answered right.
     """
-    text = tokenizer.decode(list(prompt), skip_special_tokens=False)
-    says = CODE if "</sandbox_output>" not in text else WRONG if row % 2 else RIGHT
+    says = CODE if "</sandbox_output>" not in prompt else WRONG if row % 2 else RIGHT
     return [*tokenizer.encode(says, add_special_tokens=False), tokenizer.eos_token_id]

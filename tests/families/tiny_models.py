@@ -6,41 +6,22 @@ special tokens, and their ids where a template spells them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tests.families.qwen_models import (
+    CHATML,
+    SMALL,
+    TEXT,
+    VISION,
+    Parts,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_5,
+    qwen3_vl,
+)
 from tests.families.tokenizer import build_tokenizer
-
-_CHATML = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}
-_QWEN = {
-    **_CHATML,
-    **{"<|vision_start|>": 151652, "<|vision_end|>": 151653, "<|vision_pad|>": 151654},
-    **{"<|image_pad|>": 151655, "<|video_pad|>": 151656},
-}
-_IDS = {"image_token_id": 151655, "video_token_id": 151656}
-_VISION_IDS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653}
-_VISION = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2}
-_TEXT = {
-    **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
-    **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32},
-    **{"max_position_embeddings": 4096},
-}
-_EXPERTS = {
-    **{"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
-    "shared_expert_intermediate_size": 32,
-}
-_SMALL = {"shortest_edge": 3136, "longest_edge": 12544}
-"""Pixels of a picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A model before it is written."""
-
-    config: Any
-    processor: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,100 +68,12 @@ class Family:
         model.save_pretrained(folder)
 
 
-def _qwen_tokenizer(more: Mapping[str, int | None] | None = None) -> Any:
-    return build_tokenizer({**_QWEN, **(more or {})}, end="<|im_end|>", pad="<|endoftext|>")
-
-
-def _qwen_processor(name: str, patch: int = 14, **more: Any) -> Any:
-    import transformers as hf
-
-    image = hf.Qwen2VLImageProcessor(size=_SMALL, patch_size=patch)
-    video_class = hf.Qwen3VLVideoProcessor if patch == 16 else hf.Qwen2VLVideoProcessor
-    video = video_class(size=_SMALL, patch_size=patch)
-    return getattr(hf, name)(image, _qwen_tokenizer(more.pop("tokens", None)), video, **more)
-
-
-def _qwen2_vl() -> Parts:
-    import transformers as hf
-
-    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
-    config = hf.Qwen2VLConfig(
-        text_config={**_TEXT, "rope_parameters": rope},
-        vision_config={**_VISION, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2},
-        **_IDS,
-        **_VISION_IDS,
-    )
-    return Parts(config, _qwen_processor("Qwen2VLProcessor"))
-
-
-def _qwen2_5_vl() -> Parts:
-    import transformers as hf
-
-    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
-    vision = {
-        **{**_VISION, "hidden_size": 64, "intermediate_size": 64, "out_hidden_size": 64},
-        "fullatt_block_indexes": [0],
-    }
-    config = hf.Qwen2_5_VLConfig(
-        text_config={**_TEXT, "rope_parameters": rope}, vision_config=vision, **_IDS, **_VISION_IDS
-    )
-    return Parts(config, _qwen_processor("Qwen2_5_VLProcessor"))
-
-
-_QWEN3_VISION = {
-    **{**_VISION, "patch_size": 16, "hidden_size": 64, "intermediate_size": 64},
-    **{"out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
-}
-_QWEN3_ROPE = {
-    **{"rope_type": "default", "mrope_section": [6, 5, 5], "rope_theta": 1e4},
-    "mrope_interleaved": True,
-}
-
-
-def _qwen3_vl(experts: bool = False) -> Parts:
-    import transformers as hf
-
-    config_class = hf.Qwen3VLMoeConfig if experts else hf.Qwen3VLConfig
-    # vLLM asks for a name that transformers does not write by itself.
-    more = {**_EXPERTS, "norm_topk_prob": True} if experts else {}
-    text = {**_TEXT, "rope_parameters": _QWEN3_ROPE, **more}
-    config = config_class(text_config=text, vision_config=_QWEN3_VISION, **_IDS, **_VISION_IDS)
-    return Parts(config, _qwen_processor("Qwen3VLProcessor", patch=16))
-
-
-def _qwen3_5(experts: bool = False) -> Parts:
-    import transformers as hf
-
-    config_class = hf.Qwen3_5MoeConfig if experts else hf.Qwen3_5Config
-    text = {
-        **{**_TEXT, **(_EXPERTS if experts else {})},
-        **{"layer_types": ["linear_attention", "full_attention"]},
-        **{"linear_key_head_dim": 32, "linear_value_head_dim": 32},
-        **{"linear_num_key_heads": 2, "linear_num_value_heads": 2},
-        "rope_parameters": {
-            **_QWEN3_ROPE,
-            "mrope_section": [2, 1, 1],
-            "partial_rotary_factor": 0.25,
-        },
-    }
-    ids = {"image_token_id": 248056, "video_token_id": 248057}
-    ids |= {"vision_start_token_id": 248053, "vision_end_token_id": 248054}
-    vision = {**_QWEN3_VISION}
-    vision.pop("deepstack_visual_indexes")
-    config = config_class(text_config=text, vision_config=vision, **ids)
-    tokens = {
-        **{"<|vision_start|>": 248053, "<|vision_end|>": 248054, "<|vision_pad|>": 248055},
-        **{"<|image_pad|>": 248056, "<|video_pad|>": 248057},
-    }
-    return Parts(config, _qwen_processor("Qwen3VLProcessor", patch=16, tokens=tokens))
-
-
 def _internvl() -> Parts:
     import transformers as hf
 
     size = {"height": 56, "width": 56}
     tokenizer = build_tokenizer(
-        {**_CHATML, "<img>": None, "</img>": None, "<IMG_CONTEXT>": None, "<video>": None},
+        {**CHATML, "<img>": None, "</img>": None, "<IMG_CONTEXT>": None, "<video>": None},
         end="<|im_end|>",
         pad="<|endoftext|>",
         named={
@@ -189,7 +82,7 @@ def _internvl() -> Parts:
         },
     )
     config = hf.InternVLConfig(
-        text_config={**_TEXT, "model_type": "qwen3"},
+        text_config={**TEXT, "model_type": "qwen3"},
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2, "image_size": [56, 56], "patch_size": [14, 14]},
@@ -218,20 +111,20 @@ def _glm(experts: bool = False) -> Parts:
     tokens = {**_GLM, "<|image|>": first, "<|video|>": first + 1}
     tokenizer = build_tokenizer(tokens, end="<|endoftext|>", pad="<|endoftext|>")
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}
-    text = {**_TEXT, "rope_parameters": {**rope, "partial_rotary_factor": 0.5}}
+    text = {**TEXT, "rope_parameters": {**rope, "partial_rotary_factor": 0.5}}
     if experts:
         text |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
         text["use_qk_norm"] = False
     else:
         text.pop("head_dim")
     vision = {
-        **{**_VISION, "hidden_size": 64, "intermediate_size": 64, "out_hidden_size": 64},
+        **{**VISION, "hidden_size": 64, "intermediate_size": 64, "out_hidden_size": 64},
         **{"image_size": 56},
     }
     config_class = hf.Glm4vMoeConfig if experts else hf.Glm4vConfig
     config = config_class(text_config=text, vision_config=vision, **ids)
-    image = hf.Glm4vImageProcessor(size=_SMALL)
-    video = hf.Glm4vVideoProcessor(size=_SMALL)
+    image = hf.Glm4vImageProcessor(size=SMALL)
+    video = hf.Glm4vVideoProcessor(size=SMALL)
     return Parts(config, hf.Glm4vProcessor(image, tokenizer, video))
 
 
@@ -255,7 +148,7 @@ def _gemma3() -> Parts:
         plain=["\n", "\n\n", "\n\n\n", "\n\n\n\n"],
     )
     config = hf.Gemma3Config(
-        text_config={**_TEXT, "query_pre_attn_scalar": 32, "sliding_window": 256},
+        text_config={**TEXT, "query_pre_attn_scalar": 32, "sliding_window": 256},
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2, "image_size": 56, "patch_size": 14},
@@ -270,14 +163,14 @@ def _llava_onevision() -> Parts:
     import transformers as hf
 
     tokenizer = build_tokenizer(
-        {**_CHATML, "<image>": 151646, "<video>": 151647},
+        {**CHATML, "<image>": 151646, "<video>": 151647},
         end="<|im_end|>",
         pad="<|endoftext|>",
         named={"image_token": "<image>", "video_token": "<video>"},
     )
     pinpoints = [[56, 56], [56, 112], [112, 56]]
     config = hf.LlavaOnevisionConfig(
-        text_config={**_TEXT, "model_type": "qwen2"},
+        text_config={**TEXT, "model_type": "qwen2"},
         vision_config={
             **{"model_type": "siglip_vision_model", "vision_use_head": False},
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
@@ -317,7 +210,7 @@ def _gemma4() -> Parts:
     find = tokenizer.convert_tokens_to_ids
     config = hf.Gemma4Config(
         text_config={
-            **{**_TEXT, "num_kv_shared_layers": 0, "global_head_dim": 32, "sliding_window": 256},
+            **{**TEXT, "num_kv_shared_layers": 0, "global_head_dim": 32, "sliding_window": 256},
             **{"layer_types": ["sliding_attention", "full_attention"]},
             **{"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 768},
         },
@@ -350,13 +243,13 @@ def _minicpm() -> Parts:
         **{"image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>"},
     }
     tokenizer = build_tokenizer(
-        {**_CHATML, **dict.fromkeys(names.values())},
+        {**CHATML, **dict.fromkeys(names.values())},
         end="<|im_end|>",
         pad="<|endoftext|>",
         named=names,
     )
     config = hf.MiniCPMV4_6Config(
-        text_config={**_TEXT, "model_type": "qwen3"},
+        text_config={**TEXT, "model_type": "qwen3"},
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2, "image_size": 112, "patch_size": 14, "insert_layer_id": 0},
@@ -384,13 +277,13 @@ def _paddle() -> Parts:
     )
     rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
     config = hf.PaddleOCRVLConfig(
-        text_config={**_TEXT, "rope_parameters": rope},
+        text_config={**TEXT, "rope_parameters": rope},
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2, "image_size": 56},
         },
     )
-    image = hf.PaddleOCRVLImageProcessor(size=_SMALL)
+    image = hf.PaddleOCRVLImageProcessor(size=SMALL)
     return Parts(config, hf.PaddleOCRVLProcessor(image, tokenizer))
 
 
@@ -415,14 +308,14 @@ def _hunyuan() -> Parts:
     tokenizer = build_tokenizer(tokens, end=holder(2), pad=pad, named=names)
     rope = {"rope_type": "default", "rope_theta": 1e4, "xdrope_section": [4, 4, 4, 4]}
     config = hf.HunYuanVLConfig(
-        text_config={**_TEXT, "rope_parameters": rope},
+        text_config={**TEXT, "rope_parameters": rope},
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2, "out_hidden_size": 64, "text_hidden_size": 64},
             **{"max_image_size": 128, "min_image_size": 32, "img_max_token_num": 64},
         },
     )
-    image = hf.HunYuanVLImageProcessor(size=_SMALL)
+    image = hf.HunYuanVLImageProcessor(size=SMALL)
     return Parts(config, hf.HunYuanVLProcessor(image, tokenizer))
 
 
@@ -437,7 +330,7 @@ def _muse() -> Parts:
     }
     tokenizer = build_tokenizer(tokens, end="<|eot|>", pad="<|pad|>")
     config = hf.MuseGlimmerConfig(
-        text_config={**_TEXT, "layer_types": ["sliding_attention", "full_attention"]},
+        text_config={**TEXT, "layer_types": ["sliding_attention", "full_attention"]},
         vision_config={
             **{"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
             **{"num_attention_heads": 2},
@@ -453,16 +346,16 @@ def _muse() -> Parts:
 FAMILIES = {
     family.template if key is None else key: family
     for key, family in (
-        ("qwen2_vl", Family("Qwen2-VL", "qwen2_vl", "qwen2_vl", _qwen2_vl)),
-        ("qwen2_5_vl", Family("Qwen2.5-VL", "qwen2_5_vl", "qwen2_5_vl", _qwen2_5_vl)),
-        ("qwen3_vl", Family("Qwen3-VL", "qwen3_vl", "qwen3_vl", _qwen3_vl)),
+        ("qwen2_vl", Family("Qwen2-VL", "qwen2_vl", "qwen2_vl", qwen2_vl)),
+        ("qwen2_5_vl", Family("Qwen2.5-VL", "qwen2_5_vl", "qwen2_5_vl", qwen2_5_vl)),
+        ("qwen3_vl", Family("Qwen3-VL", "qwen3_vl", "qwen3_vl", qwen3_vl)),
         (
             "qwen3_vl_moe",
-            Family("Qwen3-VL-MoE", "qwen3_vl_moe", "qwen3_vl", lambda: _qwen3_vl(True)),
+            Family("Qwen3-VL-MoE", "qwen3_vl_moe", "qwen3_vl", lambda: qwen3_vl(True)),
         ),
-        ("qwen3_5", Family("Qwen3.5", "qwen3_5", "qwen3_5", _qwen3_5)),
-        ("qwen3_8", Family("Qwen3.8's template", "qwen3_5", "qwen3_8", _qwen3_5)),
-        ("qwen3_5_moe", Family("Qwen3.5-MoE", "qwen3_5_moe", "qwen3_5", lambda: _qwen3_5(True))),
+        ("qwen3_5", Family("Qwen3.5", "qwen3_5", "qwen3_5", qwen3_5)),
+        ("qwen3_8", Family("Qwen3.8's template", "qwen3_5", "qwen3_8", qwen3_5)),
+        ("qwen3_5_moe", Family("Qwen3.5-MoE", "qwen3_5_moe", "qwen3_5", lambda: qwen3_5(True))),
         ("internvl_hf", Family("InternVL3.5", "internvl", "internvl_hf", _internvl)),
         ("glm4v", Family("GLM-4.1V", "glm4v", "glm4v", _glm)),
         ("glm4_5v", Family("GLM-4.5V", "glm4v_moe", "glm4_5v", lambda: _glm(True))),
