@@ -14,9 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tests.families.outcomes import SAMPLES, STEPS
 from tests.families.tiny_models import FAMILIES, Family
 
-STEPS = 2
 VLLM = {
     **{"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_len": 512},
     **{"vllm_enforce_eager": True, "vllm_gpu_memory_utilization": 0.1},
@@ -62,8 +62,8 @@ def flags_of(family: Family, model: Path, rows: Path, output: Path) -> dict[str,
         "attn_impl": "sdpa",
         "use_cpu": True,
         "max_steps": STEPS,
-        "per_device_train_batch_size": 4,
-        "num_generations": 2,
+        "per_device_train_batch_size": SAMPLES,
+        "num_generations": SAMPLES,
         "max_length": 512,
         "max_completion_length": 160,
         "temperature": 1.0,
