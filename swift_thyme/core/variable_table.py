@@ -59,6 +59,16 @@ _ROLLOUT = (
     ),
     *group(
         "Rollout",
+        "core/thinking.py",
+        text(
+            "THYME_THINK_TAGS",
+            "tags that the model puts around its thoughts, which rewards and logs read as <think> "
+            "and </think>; not set: those of the template",
+            "an opening and a closing tag, with a blank between, such as <mm:think> </mm:think>",
+        ),
+    ),
+    *group(
+        "Rollout",
         "sampling/sampling_settings.py",
         number(
             "THYME_CODE_TEMPERATURE",

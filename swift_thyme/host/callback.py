@@ -27,6 +27,7 @@ from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.code_sessions import SandboxSteps
 from swift_thyme.host.first_probe import probe_job
+from swift_thyme.host.image_tokens import show_text
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
@@ -160,11 +161,10 @@ def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
     totals = (rewards * trainer.reward_weights.unsqueeze(0)).nansum(dim=1)
     rows = get_even_process_data(trainer, rewards.tolist())
     advantages = [sample.advantages for sample in samples]
-    tokenizer = trainer.template.tokenizer
     keeper.consider(
         samples,
         "train" if trainer.model.training else "eval",
-        functools.partial(tokenizer.decode, skip_special_tokens=False),
+        functools.partial(show_text, trainer.template),
         [
             {
                 name: None if math.isnan(value) else value

@@ -47,6 +47,7 @@ from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
 from swift_thyme.host.full_disks import explain_full_disks
 from swift_thyme.host.preflight import log_preflight
+from swift_thyme.host.template_check import check_job
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -173,6 +174,8 @@ def accept_o3_flag() -> bool:
     if arguments.O3:
         explain_full_disks(lambda: getattr(arguments, "output_dir", None))
         check_flags(arguments, SCHEDULER_NAME)
+        if job_of(arguments) in (Job.GRPO, Job.ROLLOUT):
+            check_job(arguments)
         fill_defaults(arguments, O3Settings.from_env())
         _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):

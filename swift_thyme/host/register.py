@@ -40,6 +40,7 @@ def register_all() -> None:
         install_image_accounting,
         install_upright_images,
     )
+    from swift_thyme.host.template_repairs import install_template_repairs
     from swift_thyme.host.transformers_hook import install_sampling_hook
 
     multi_turns[SCHEDULER_NAME] = O3Scheduler
@@ -49,6 +50,7 @@ def register_all() -> None:
     add_loss_scale()
     install_image_accounting()
     install_upright_images()
+    install_template_repairs()
     install_prefix_accounting()
     if accept_o3_flag():
         install_sampling_hook(sampling_settings())
