@@ -37,6 +37,18 @@ _ROLLOUT = (
     ),
     *group(
         "Rollout",
+        "host/continuous_rollout.py",
+        Variable(
+            "THYME_ROLLOUT",
+            Kind.CHOICE,
+            "continuous",
+            "with vLLM in colocate mode: continuous lets each trajectory go on when its code is "
+            "done; turns waits after each turn for the slowest trajectory of all processes",
+            choices=("continuous", "turns"),
+        ),
+    ),
+    *group(
+        "Rollout",
         "host/kept_rollouts.py",
         count(
             "THYME_KEEP_TRAJECTORIES",

@@ -26,6 +26,7 @@ from swift_thyme.core.images import named_path
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.code_sessions import SandboxSteps
+from swift_thyme.host.continuous_rollout import use_continuous_rollouts
 from swift_thyme.host.first_probe import probe_job
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
@@ -284,6 +285,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._watching = True
         if getattr(trainer, "vllm_mode", None) == "server":
             watch_server(trainer)
+        if _is_grpo(trainer):
+            use_continuous_rollouts(trainer)
         keeper = self._start_keeping()
 
         # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
