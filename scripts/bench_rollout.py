@@ -47,8 +47,8 @@ MEDIAN_THOUGHT = 50
 """Tokens of a thought, half of them shorter."""
 SIGMA = 1.1
 """Of the logarithm of their lengths."""
-LONGEST_THOUGHT = 1200
-MAX_MODEL_LEN = 6000
+LONGEST_THOUGHT = 800
+MAX_MODEL_LEN = 4096
 GOALS = {
     "long": {"published": 2.5, "turns": 1.5, "bound": 1 / 1.1},
     "none": {"turns": 1.0},
@@ -234,9 +234,8 @@ def make_requests(
     row: dict, plans: Sequence[Sequence[int]], driver: str, picture: str
 ) -> list[Any]:
     """Return a request for each trajectory; its question is the plan that the policy follows."""
-    from swift.infer_engine.protocol import RolloutInferRequest
-
     import rollout_policy
+    from swift.infer_engine.protocol import RolloutInferRequest
 
     found = []
     for number, plan in enumerate(plans):

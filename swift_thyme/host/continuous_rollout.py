@@ -41,9 +41,9 @@ def use_continuous_rollouts(trainer: Any) -> None:
     """
     if Reader().text("THYME_ROLLOUT") == TURNS:
         return
-    if not trainer.use_fast_infer or trainer.vllm_mode != "colocate":
+    if not isinstance(getattr(trainer, "multi_turn_scheduler", None), ServerRollout):
         return
-    if not isinstance(trainer.multi_turn_scheduler, ServerRollout):
+    if not trainer.use_fast_infer or trainer.vllm_mode != "colocate":
         return
     from swift.utils import get_logger
 

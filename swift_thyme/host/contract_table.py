@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swift_thyme.host.contract_entries import JOB_GROUPS, Group, Kind, Piece, Use
+from swift_thyme.host.contract_rollout import ROLLOUT_USES
 
 __all__ = ["DOCUMENTED", "JOB_GROUPS", "USES", "Group", "Kind", "Piece", "Use"]
 
@@ -157,33 +158,6 @@ USES = (
     Use(Group.ROLLOUT, "swift.infer_engine.grpo_vllm_engine", "GRPOVllmEngine", Kind.DEFINED,
         "infer_async", "server_rollout",
         "samples a turn in server mode"),
-    Use(Group.ROLLOUT, _ROLLOUT, "RolloutTrainerMixin._infer_single_or_multi_turn",
-        Kind.PARAMETER, "samples request_config is_global_inputs", "continuous_rollout",
-        "replaced: trajectories without barriers"),
-    Use(Group.ROLLOUT, _ROLLOUT, "RolloutTrainerMixin._fast_infer", Kind.MENTIONED,
-        "_infer_single_or_multi_turn", "continuous_rollout",
-        "calls the method that is replaced, with the engine awake"),
-    Use(Group.ROLLOUT, _ROLLOUT, "RolloutTrainerMixin", Kind.DEFINED,
-        "samples2requests _get_request_config _postprocess_rollout_outputs _disable_sp_context",
-        "continuous_rollout",
-        "what the method that is replaced does before and after sampling"),
-    Use(Group.ROLLOUT, _ROLLOUT, "RolloutTrainerMixin", Kind.MENTIONED,
-        "use_fast_infer vllm_mode vllm_tensor_parallel_size multi_turn_scheduler engine",
-        "continuous_rollout",
-        "whether the engine can be fed while it runs; the scheduler and the engine"),
-    Use(Group.ROLLOUT, "swift.rlhf_trainers.utils", "profiling_context", Kind.PARAMETER,
-        "trainer name", "continuous_rollout",
-        "times the generation as ms-swift does"),
-    Use(Group.ROLLOUT, "swift.infer_engine.grpo_vllm_engine", "GRPOVllmEngine", Kind.DEFINED,
-        "_get_grpo_lora_request _create_chat_completion_response", "engine_feed",
-        "the adapter that is trained; what an output of vLLM becomes"),
-    Use(Group.ROLLOUT, "swift.infer_engine.vllm_engine", "VllmEngine", Kind.DEFINED,
-        "_prepare_generation_config _add_stop_words _add_request", "engine_feed",
-        "how a request is handed to vLLM"),
-    Use(Group.ROLLOUT, "swift.infer_engine.vllm_engine", "VllmEngine.infer", Kind.MENTIONED,
-        "_request_count set_default_max_tokens template engine set_mode",
-        "engine_feed",
-        "names of requests, the room of a turn, the template in the engine's mode"),
     Use(Group.ROLLOUT, "swift.rollout.multi_turn", "RolloutScheduler.__init__", Kind.MENTIONED,
         "_template infer_engine", "scheduler",
         "a trainer hands the scheduler its template, a server its engine"),
@@ -464,5 +438,6 @@ USES = (
     Use(Group.TESTBED, "swift.rlhf_trainers.vllm_client", "", Kind.DEFINED,
         "PyNcclCommunicator _broadcast_tensors_for_vllm_weight_sync", "cpu_vllm",
         "replaced: weights travel without GPUs"),
+    *ROLLOUT_USES,
 )
 # fmt: on
