@@ -96,6 +96,7 @@ class Bench:
 
         from swift_thyme.host import tiny_template
         from swift_thyme.host.cpu_vllm import free_share
+        from swift_thyme.host.picture_cache import install_picture_cache
         from swift_thyme.host.template_images import (
             install_image_accounting,
             install_upright_images,
@@ -104,6 +105,7 @@ class Bench:
 
         install_image_accounting()
         install_upright_images()
+        install_picture_cache()
         tiny_template.add_template()
         self.engine = GRPOVllmEngine(
             str(model),
@@ -146,8 +148,11 @@ class Bench:
         return O3Scheduler(None, 8, tokenizer=template.tokenizer, template=template)
 
     def run(self, driver: str, tail: str, requests: list[Any]) -> Run:
+        from swift_thyme.host.picture_cache import shared_pictures
+
         scheduler = self.scheduler()
         # Pictures and prompts of earlier passes must not help.
+        shared_pictures().clear()
         self.engine.engine.reset_mm_cache()
         self.engine.engine.reset_prefix_cache()
         self.n_steps, started = 0, time.perf_counter()
@@ -250,13 +255,24 @@ def make_requests(
     return found
 
 
-def make_row(folder: Path) -> tuple[dict, str]:
-    """Return a row of the testbed, and its picture as ms-swift hands it over."""
+def make_row(folder: Path, size: str) -> tuple[dict, str]:
+    """Return a row of the testbed, and a picture as ms-swift hands it over.
+
+    Args:
+        folder: Where the row's own picture is written.
+        size: Width and height of a picture of noise; empty for the row's own.
+    """
+    from PIL import Image
+
     from swift_thyme.testbed.data import make_dataset
 
     make_dataset(folder, n_sft=0, n_rl=1, n_eval=0, seed=5)
     row = json.loads((folder / "rl.jsonl").read_text())
-    return row, base64.b64encode(Path(row["images"][0]).read_bytes()).decode()
+    path = Path(row["images"][0])
+    if size:
+        width, height = map(int, size.split("x"))
+        Image.effect_noise((width, height), 40).convert("RGB").save(path, quality=90)
+    return row, base64.b64encode(path.read_bytes()).decode()
 
 
 def summary(passes: list[dict[str, Run]]) -> dict[str, dict[str, float]]:
@@ -307,6 +323,7 @@ def main() -> int:
     parser.add_argument("--trajectories", type=int, default=64, help="at a time")
     parser.add_argument("--repeats", type=int, default=3, help="passes over all drivers")
     parser.add_argument("--tails", default="long,none", help="long, none or both")
+    parser.add_argument("--picture", default="", metavar="WxH", help="size; default: the testbed's")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--json", type=Path, help="write the results to this file too")
@@ -316,10 +333,11 @@ def main() -> int:
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
         "trajectories": options.trajectories,
+        "picture": options.picture,
     }
     broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        row, picture = make_row(Path(folder))
+        row, picture = make_row(Path(folder), options.picture)
         bench = Bench(options.trajectories, options.model, options.dtype)
         for tail in options.tails.split(","):
             plans = thoughts(tail, options.trajectories, seed=7)

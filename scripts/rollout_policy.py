@@ -12,9 +12,10 @@ from tests.scripted_logits import ScriptedLogits
 
 OPEN = "<code>"
 CODE = (
-    "\n```python\nimage = Image.open(image_path).crop(({left}, 0, 200, 200))\n"
-    'image.save("/mnt/data/temp_processed_images/crop{left}.png")\n'
-    'print("/mnt/data/temp_processed_images/crop{left}.png")\n```\n</code>'
+    "\n```python\nimage = Image.open(image_path)\n"
+    "image = image.crop(({left}, 0, image.width * 3 // 4, image.height * 3 // 4))\n"
+    'image.save("/mnt/data/temp_processed_images/crop{left}.jpg")\n'
+    'print("/mnt/data/temp_processed_images/crop{left}.jpg")\n```\n</code>'
 )
 ANSWER = "</think>\n<answer>2</answer>"
 

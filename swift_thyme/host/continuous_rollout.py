@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
@@ -24,17 +25,19 @@ from typing import Any
 from swift_thyme.core.environment import Reader
 from swift_thyme.host.engine_feed import EngineFeed
 from swift_thyme.host.server_rollout import ServerRollout
+from swift_thyme.host.step_times import StepTimes
 
 __all__ = ["roll_out", "use_continuous_rollouts"]
 
 TURNS = "turns"
 
 
-def use_continuous_rollouts(trainer: Any) -> None:
+def use_continuous_rollouts(trainer: Any, times: StepTimes) -> None:
     """Let a trainer sample its trajectories without barriers, where that is possible.
 
     Args:
         trainer: ms-swift's GRPO trainer, ready to train.
+        times: Where waiting for the sandbox is charged.
 
     Raises:
         SettingsError: ``THYME_ROLLOUT`` cannot be used.
@@ -54,13 +57,20 @@ def use_continuous_rollouts(trainer: Any) -> None:
         )
         return
     get_logger().info("each trajectory goes on when its code is done (THYME_ROLLOUT=continuous)")
-    trainer._infer_single_or_multi_turn = functools.partial(_sample, trainer)
+    trainer._infer_single_or_multi_turn = functools.partial(
+        _sample, trainer, times, Reader().number("THYME_ROLLOUT_DEADLINE_S")
+    )
 
 
 def _sample(
-    trainer: Any, samples: list[Any], request_config: Any, is_global_inputs: bool = False
+    trainer: Any,
+    times: StepTimes,
+    deadline_s: float,
+    samples: list[Any],
+    request_config: Any,
+    is_global_inputs: bool = False,
 ) -> list[Any]:
-    """Take the place of the trainer's method of this name, with its parameters."""
+    """Take the place of the trainer's method, with its parameters after the first three."""
     from swift.rlhf_trainers.utils import profiling_context
 
     requests = trainer.samples2requests(samples)
@@ -68,13 +78,26 @@ def _sample(
         sample.messages = request.messages
     config = trainer._get_request_config()
     with profiling_context(trainer, "generate"), trainer._disable_sp_context():
-        outputs = roll_out(trainer.multi_turn_scheduler, trainer.engine, requests, config)
+        outputs = roll_out(
+            trainer.multi_turn_scheduler,
+            trainer.engine,
+            requests,
+            config,
+            deadline_s=deadline_s,
+            times=times,
+        )
     sampled: list[Any] = trainer._postprocess_rollout_outputs(samples, outputs)
     return sampled
 
 
 def roll_out(
-    scheduler: ServerRollout, engine: Any, requests: Sequence[Any], config: Any
+    scheduler: ServerRollout,
+    engine: Any,
+    requests: Sequence[Any],
+    config: Any,
+    *,
+    deadline_s: float = math.inf,
+    times: StepTimes | None = None,
 ) -> list[Any]:
     """Sample trajectories to their ends, and step the engine in the calling thread meanwhile.
 
@@ -83,13 +106,17 @@ def roll_out(
         engine: ms-swift's ``GRPOVllmEngine``, idle and awake.
         requests: The prompts; messages and images of the trajectories are added to them.
         config: How to sample a turn.
+        deadline_s: Seconds after which trajectories end in the middle of their turns, with the
+            reason ``deadline``. Code that runs then has its own limit.
+        times: Where waiting for the sandbox is charged; None charges it nowhere.
 
     Returns:
         One ``RolloutOutput`` per request, in order. Where a trajectory meets an error, all others
         are cancelled, nothing of them stays in the engine, scheduler or sandbox, and the error is
         raised.
     """
-    feed = EngineFeed(engine, [request.uuid for request in requests])
+    names = [request.uuid for request in requests]
+    feed = EngineFeed(engine, names, deadline_s=deadline_s, times=times or StepTimes())
     work = _Background(scheduler.run_all(requests, config, engine=feed))
     try:
         feed.drive(work.outcome)

@@ -1,4 +1,4 @@
-"""The part of :mod:`swift_thyme.host.contract_table` that continuous rollouts need."""
+"""The part of :mod:`swift_thyme.host.contract_table` for continuous rollouts and kept pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from swift_thyme.host.contract_entries import Group, Kind, Use
 __all__ = ["ROLLOUT_USES"]
 
 _ROLLOUT = "swift.rlhf_trainers.rollout_mixin"
+_GRPO = "swift.rlhf_trainers.grpo_trainer"
+_TEMPLATE = "swift.template.base"
+_QWEN = "swift.template.templates.qwen"
 
 # fmt: off
 ROLLOUT_USES = (
@@ -40,5 +43,25 @@ ROLLOUT_USES = (
         "_request_count set_default_max_tokens template engine set_mode",
         "engine_feed",
         "names of requests, the room of a turn, the template in the engine's mode"),
+    Use(Group.CALLBACK, _ROLLOUT, "RolloutTrainerMixin", Kind.DEFINED,
+        "_move_model_to_vllm _infer_single_or_multi_turn", "step_times",
+        "timed"),
+    Use(Group.CALLBACK, _GRPO, "GRPOTrainer", Kind.DEFINED,
+        "_compute_rewards_per_func _prepare_batch_inputs _get_per_token_logps_and_entropies "
+        "training_step",
+        "step_times",
+        "timed"),
+    Use(Group.PICTURES, _TEMPLATE, "Template", Kind.DEFINED,
+        "_load_image", "picture_cache",
+        "replaced: decodes a picture"),
+    Use(Group.PICTURES, _TEMPLATE, "", Kind.DEFINED,
+        "rescale_image", "picture_cache",
+        "replaced: shrinks a picture to --max_pixels"),
+    Use(Group.PICTURES, _TEMPLATE, "Template._preprocess_inputs", Kind.MENTIONED,
+        "rescale_image", "picture_cache",
+        "calls the function that is replaced"),
+    Use(Group.PICTURES, _QWEN, "Qwen2VLTemplate.replace_tag", Kind.MENTIONED,
+        "fetch_image", "picture_cache",
+        "imports the function of qwen_vl_utils when it is called"),
 )
 # fmt: on

@@ -10,12 +10,18 @@ It knows neither trajectories nor code; see :mod:`swift_thyme.host.continuous_ro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import math
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
+
+from swift_thyme.core.summary import EndReason
+from swift_thyme.host.step_times import StepTimes
 
 __all__ = ["EngineFeed"]
 
@@ -43,10 +49,22 @@ class EngineFeed:
     Args:
         engine: ms-swift's ``GRPOVllmEngine``, idle and awake.
         names: The ``uuid`` of each trajectory, in the order of their first turns.
+        deadline_s: Seconds from now after which a turn ends with its next token, and has the finish
+            reason ``deadline``. So a turn is never empty.
+        times: Where waiting for turns is charged, in the thread of the engine.
     """
 
-    def __init__(self, engine: Any, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        names: Sequence[str],
+        *,
+        deadline_s: float = math.inf,
+        times: StepTimes,
+    ) -> None:
         self._engine = engine
+        self._times = times
+        self._end = time.monotonic() + deadline_s
         self._places = {name: place for place, name in enumerate(names)}
         self._next_place = 0
         self._early: dict[int, _Turn] = {}
@@ -89,11 +107,16 @@ class EngineFeed:
                 self._take(wait=not self._running)
                 if not self._running:
                     continue
-                for output in engine.step():
-                    if output.finished:
-                        turn = self._running.pop(output.request_id)
-                        loop = turn.answer.get_loop()
-                        loop.call_soon_threadsafe(_settle, turn.answer, output)
+                outputs, is_late = engine.step(), time.monotonic() > self._end
+                for output in outputs:
+                    if is_late and not output.finished:
+                        engine.abort_request([output.request_id])
+                        output.outputs[0].finish_reason = EndReason.DEADLINE.value
+                    elif not output.finished:
+                        continue
+                    turn = self._running.pop(output.request_id)
+                    loop = turn.answer.get_loop()
+                    loop.call_soon_threadsafe(_settle, turn.answer, output)
         finally:
             if self._running:
                 engine.abort_request(list(self._running))
@@ -102,7 +125,8 @@ class EngineFeed:
         """Add the turns that are there; wait for the next news where the engine has no work."""
         while True:
             try:
-                turn = self._inbox.get(block=wait)
+                with self._times.phase("sandbox") if wait else contextlib.nullcontext():
+                    turn = self._inbox.get(block=wait)
             except Empty:
                 return
             wait = False

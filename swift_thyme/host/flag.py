@@ -46,6 +46,7 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
 from swift_thyme.host.preflight import log_preflight
+from swift_thyme.host.threads import settle_threads
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -172,11 +173,18 @@ def accept_o3_flag() -> bool:
     if arguments.O3:
         check_flags(arguments, SCHEDULER_NAME)
         fill_defaults(arguments, O3Settings.from_env())
+        settle_threads(on_gpu=not getattr(arguments, "use_cpu", False) and _has_gpu())
         _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _look_ahead(arguments: Any) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.host.continuous_rollout import roll_out, use_continuous_rollouts
 from swift_thyme.host.engine_feed import EngineFeed
+from swift_thyme.host.step_times import StepTimes
 from swift_thyme.sandbox.processes import descendants
 from tests.e2e import parity_scripts as scripts
 from tests.host.test_scheduler import load_template
@@ -95,9 +96,14 @@ class SteppedEngine(ScriptedEngine):
             request.n_left -= 1
             if not request.n_left:
                 del self.left[name]
+            (choice,) = request.response.choices
             outputs.append(
                 SimpleNamespace(
-                    request_id=name, finished=not request.n_left, response=request.response
+                    request_id=name,
+                    finished=not request.n_left,
+                    response=request.response,
+                    outputs=[SimpleNamespace(finish_reason=choice.finish_reason)],
+                    n_sampled=len(choice.token_ids) - request.n_left,
                 )
             )
         return outputs
@@ -107,6 +113,12 @@ class SteppedEngine(ScriptedEngine):
             del self.left[name]
 
     def _create_chat_completion_response(self, output: Any, *_: Any) -> Any:
+        (choice,) = output.response.choices
+        choice.finish_reason = output.outputs[0].finish_reason
+        if output.n_sampled < len(choice.token_ids):
+            choice.token_ids = choice.token_ids[: output.n_sampled]
+            choice.logprobs["content"] = choice.logprobs["content"][: output.n_sampled]
+            choice.message.content = self.tokenizer.decode(choice.token_ids)
         return output.response
 
 
@@ -247,6 +259,61 @@ def workers() -> list[int]:
     return found
 
 
+def test_a_deadline_ends_what_is_unfinished_and_keeps_what_was_sampled(
+    template: Any, picture: Path
+) -> None:
+    scheduler, engine = make_scheduler(template), SteppedEngine(template)
+    has_answered = threading.Event()
+    on_turn_end = scheduler.on_turn_end
+
+    async def watch(request: Any, choice: Any, turn: int) -> Any:
+        result = await on_turn_end(request, choice, turn)
+        if request.uuid == "1 answer":
+            has_answered.set()
+        return result
+
+    # Time stands still until the short one is over, and is up then.
+    def stretch() -> None:
+        for request in engine.left.values():
+            long = len(request.response.choices[0].token_ids) > 60
+            request.n_left += long and request.n_left < 10
+        if has_answered.is_set():
+            engine.feed._end = 0.0
+
+    scheduler.on_turn_end = watch
+    engine.at_step = stretch
+    make = EngineFeed.__init__
+
+    def remember(feed: EngineFeed, *args: Any, **kwargs: Any) -> None:
+        make(feed, *args, **kwargs)
+        engine.feed = feed
+
+    requests = make_requests(["long", "answer", "three turns"], picture)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EngineFeed, "__init__", remember)
+        outputs = roll_out(scheduler, engine, requests, None, deadline_s=600.0)
+    reasons = [o.rollout_infos["thyme_end_reason"] for o in outputs]
+    assert reasons[:2] == ["deadline", "answer"]
+    assert reasons[2] in ("deadline", "answer")
+    long, short, _ = outputs
+    assert long.response.choices[0].finish_reason == "length"
+    assert short.response.choices[0].finish_reason == "stop"
+    assert sum(long.response_loss_mask[0]) == len(long.response_token_ids[0]) >= 100
+    assert len(long.rollout_logprobs[0]) == len(long.response_token_ids[0])
+    assert nothing_is_left(scheduler, engine)
+
+
+def test_a_deadline_that_is_over_at_once_leaves_a_token_of_each(
+    template: Any, picture: Path
+) -> None:
+    scheduler, engine = make_scheduler(template), SteppedEngine(template)
+    requests = make_requests(["long", "picture"], picture)
+    outputs = roll_out(scheduler, engine, requests, None, deadline_s=0.0)
+    assert {o.rollout_infos["thyme_end_reason"] for o in outputs} == {"deadline"}
+    assert [len(o.response_token_ids[0]) for o in outputs] == [1, 1]
+    assert nothing_is_left(scheduler, engine)
+
+
 def test_a_killed_worker_costs_its_own_trajectory(template: Any, picture: Path) -> None:
     scheduler, engine = make_scheduler(template), SteppedEngine(template)
     open_session = scheduler._open_session
@@ -299,7 +366,7 @@ def test_the_loop_is_replaced_where_the_engine_can_be_fed(
 ) -> None:
     monkeypatch.setenv("THYME_ROLLOUT", choice)
     trainer = make_trainer(make_scheduler(template), **more)
-    use_continuous_rollouts(trainer)
+    use_continuous_rollouts(trainer, StepTimes())
     assert (trainer._infer_single_or_multi_turn is not trainer.theirs) == replaced
 
 
@@ -308,12 +375,14 @@ def test_a_choice_that_does_not_exist_is_refused(
 ) -> None:
     monkeypatch.setenv("THYME_ROLLOUT", "steps")
     with pytest.raises(SettingsError, match=r"THYME_ROLLOUT.*continuous or turns"):
-        use_continuous_rollouts(make_trainer(make_scheduler(template)))
+        use_continuous_rollouts(make_trainer(make_scheduler(template)), StepTimes())
 
 
 def test_a_feed_without_work_waits_and_wakes_up_at_the_end(template: Any) -> None:
     engine = SteppedEngine(template)
     until: Future[None] = Future()
     threading.Timer(0.1, until.set_result, [None]).start()
-    EngineFeed(engine, []).drive(until)
+    times = StepTimes()
+    EngineFeed(engine, [], times=times).drive(until)
+    assert times.take()["sandbox"] > 0
     assert engine.steps == 0
