@@ -1,4 +1,4 @@
-"""The part of :mod:`swift_thyme.host.contract_table` for continuous rollouts and kept pictures."""
+"""The part of :mod:`swift_thyme.host.contract_table` for continuous rollouts and their times."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _QWEN = "swift.template.templates.qwen"
 
 # fmt: off
 ROLLOUT_USES = (
+    Use(Group.FLAG, "transformers.training_args", "TrainingArguments", Kind.DEFINED,
+        "use_cpu", "flag",
+        "whether a model is beside a GPU, for the number of threads"),
     Use(Group.ROLLOUT, _ROLLOUT, "RolloutTrainerMixin._infer_single_or_multi_turn",
         Kind.PARAMETER, "samples request_config is_global_inputs", "continuous_rollout",
         "replaced: trajectories without barriers"),
