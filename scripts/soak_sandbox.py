@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import gc
 import io
 import json
@@ -254,9 +255,24 @@ def leftovers(before: set[int]) -> list[str]:
         except OSError:
             continue  # the one that listed the folder
     for folder in ("/dev/shm", "/tmp"):
-        left += [str(path) for path in Path(folder).glob("swift-thyme-sandbox-*")]
+        left += [str(p) for p in Path(folder).glob("swift-thyme-sandbox-*") if _is_abandoned(p)]
     left += [f"thread {t.name}" for t in threading.enumerate() if "sandbox" in t.name]
     return left
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Tell whether nobody holds a worker's folder: those of other pools here are at work."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def growth(samples: list[Sample]) -> float:

@@ -52,12 +52,14 @@ class ReturnedImage:
         width: Width in pixels.
         height: Height in pixels.
         name: Base name of the file that the block wrote; for messages only, never a path to open.
+        printed: Whether the block printed its path, or showed it; else it only saved it.
     """
 
     data: bytes
     width: int
     height: int
     name: str
+    printed: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ class ExecutionResult:
 
     Attributes:
         status: How the block ended.
-        stdout: What it printed, at most the kept number of bytes (head and tail, with a note).
+        stdout: What it printed, errors and warnings in between, at most the kept number of bytes
+            (head and tail, with a note).
         error: Short error for the model, or None; never holds a path of the host.
         images: The images that it printed, showed or saved, in order, each once.
         repairs: Names of the repairs that were applied, in order, each once.
         duration_s: Wall-clock seconds from the start of the block to its end.
         parts: Text and images in the order produced. A printed line that is nothing but the path
             of a returned image is left out of the text, the image stands in its place.
+        program: The program as it was run, where repairs made it another one; else None.
     """
 
     status: ExecutionStatus
@@ -82,6 +86,7 @@ class ExecutionResult:
     repairs: tuple[str, ...] = ()
     duration_s: float = 0.0
     parts: tuple[str | ReturnedImage, ...] = ()
+    program: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.core.protocol import IMAGE_TAG, OUTPUT_CLOSE, OUTPUT_OPEN
 
-__all__ = ["Observation", "neutralise", "render_observation", "says_failure", "visible"]
+__all__ = [
+    "Observation",
+    "neutralise",
+    "only_saved_note",
+    "render_observation",
+    "says_failure",
+    "visible",
+]
 
 EMPTY_OUTPUT = "(the code ran and printed nothing)"
 """Observation of a block that succeeded without output."""
@@ -85,8 +92,17 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(_REPLACEMENT, text)
 
 
+def only_saved_note(count: int) -> str:
+    """Return what the model is told of images that it saved, did not print and does not see."""
+    noun = "image was" if count == 1 else "images were"
+    return f"({count} more {noun} saved: print a path to see one)"
+
+
 def render_observation(
-    result: ExecutionResult, max_images: int | None = None, max_chars: int | None = None
+    result: ExecutionResult,
+    max_images: int | None = None,
+    max_chars: int | None = None,
+    max_only_saved: int | None = None,
 ) -> Observation:
     """Return the observation for one block (Thyme sec. 3: `<sandbox_output>`).
 
@@ -96,13 +112,21 @@ def render_observation(
             shows all of them.
         max_chars: The printed text is cut in its middle to about this many characters. None
             leaves it at what the sandbox kept.
+        max_only_saved: At most this many images are shown whose paths were not printed: the last
+            of them. None shows all of them.
     """
     body: list[str] = []
     images: list[ReturnedImage] = []
     dropped = 0
+    only_saved = [part for part in result.parts if not isinstance(part, str) and not part.printed]
+    unseen = (
+        only_saved[: max(0, len(only_saved) - max_only_saved)] if max_only_saved is not None else []
+    )
     for part in result.parts:
         if isinstance(part, str):
             body.append(neutralise(visible(part)))
+        elif any(part is image for image in unseen):
+            continue
         elif max_images is not None and len(images) >= max_images:
             dropped += 1
         else:
@@ -111,6 +135,8 @@ def render_observation(
     if dropped:
         noun = "image" if dropped == 1 else "images"
         body.append(f"({dropped} more {noun} not shown: at most {max_images} fit)")
+    if unseen:
+        body.append(only_saved_note(len(unseen)))
     if max_chars is not None:
         _shorten(body, max_chars)
     if result.error is not None:

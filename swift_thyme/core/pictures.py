@@ -103,6 +103,8 @@ _METADATA = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Where Pillow keeps what may hold an orientation."""
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _METADATA_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+_OVERSHOOT = 0.25
+"""By how much a filter may leave the range of fractions; cubic ones do by up to a fifth."""
 _DEEP_BITS = (8, 10, 12, 14, 16)
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
 _LOSSLESS: dict[str, dict[str, Any]] = {"TIFF": {}, "WEBP": {"lossless": True}}
@@ -348,13 +350,17 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
     Files do not say what white is. Whole numbers are taken for values of 8, 10, 12, 14 or 16 bits,
     whichever holds the brightest one; fractions from 0 to 1 have white at 1, up to 255 at 255.
-    Anything else is stretched from its least to its greatest value.
+    A filter may have left some a little below 0 or above 1. Anything else is stretched from its
+    least to its greatest value.
     """
     import numpy as np
 
     values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
+        if -_OVERSHOOT * high <= low and high <= 1 + _OVERSHOOT:
+            values = values.clip(0.0, 1.0)
+            low, high = max(low, 0.0), min(high, 1.0)
         whites: tuple[float, ...] = (1.0, 255.0)
     else:
         whites = tuple(2.0**bits - 1.0 for bits in _DEEP_BITS)

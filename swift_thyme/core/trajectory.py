@@ -265,7 +265,7 @@ class Trajectory:
         except SandboxUnavailableError:
             logger.exception("trajectory %s: sandbox failed in turn %d", self._name, self.turn)
             return self._end(EndReason.SANDBOX_FAILURE, taken)
-        observation = render_observation(result)
+        observation = render_observation(result, max_only_saved=self._room_for_saved(result))
         block = BlockRecord(
             status=result.status.value,
             turn=summary.turns,
@@ -297,6 +297,17 @@ class Trajectory:
         summary.blocks[-1] = block
         self._n_ids += block.n_ids
         return TurnOutcome(False, taken.kept, encoded.token_ids, block, taken.closing_ids)
+
+    def _room_for_saved(self, result: ExecutionResult) -> int | None:
+        """Return how many images of a block are shown whose paths it did not print.
+
+        They leave room for one image that the next block prints, so that they never end a
+        trajectory.
+        """
+        if self._limits.max_images is None:
+            return None
+        printed = sum(image.printed for image in result.images)
+        return max(0, self._limits.max_images - self._n_images - printed - 1)
 
     def _end(
         self, reason: EndReason, taken: _Taken, block: BlockRecord | None = None

@@ -40,7 +40,10 @@ def job_findings(words: Sequence[str]) -> list[Finding]:
     kind = flags.get("rlhf_type")
     if kind != "grpo":
         raise SettingsError(f"--job: --rlhf_type is {kind}; the preflight is for grpo alone")
-    read = Reader(command.variables)
+    # A file may bring variables, under ENV; those of the environment win.
+    brought = flags.pop("ENV", None)
+    brought = brought if isinstance(brought, Mapping) else {}
+    read = Reader({**{str(k): str(v) for k, v in brought.items()}, **command.variables})
     processes = read.given("WORLD_SIZE") or read.given("NPROC_PER_NODE") or 1
     assert isinstance(processes, int)  # both are counts
     plan = plan_of(SimpleNamespace(**flags), read.given("MAX_PIXELS"), processes)

@@ -45,6 +45,7 @@ from swift_thyme.core.protocol import CODE_OPEN, STOP_STRINGS
 from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, DEFAULT_MAX_TURNS
 from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
+from swift_thyme.host.full_disks import explain_full_disks
 from swift_thyme.host.preflight import log_preflight
 from swift_thyme.host.threads import settle_threads
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
@@ -171,6 +172,7 @@ def accept_o3_flag() -> bool:
         return False
     arguments.O3 = bool(_take_o3(remaining))
     if arguments.O3:
+        explain_full_disks(lambda: getattr(arguments, "output_dir", None))
         check_flags(arguments, SCHEDULER_NAME)
         fill_defaults(arguments, O3Settings.from_env())
         settle_threads(on_gpu=not getattr(arguments, "use_cpu", False) and _has_gpu())

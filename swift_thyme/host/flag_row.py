@@ -6,11 +6,11 @@ ms-swift. The rows themselves are in :mod:`swift_thyme.host.flag_table`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from swift_thyme.host.job_plan import as_mapping
 
 __all__ = ["Condition", "FlagRow", "Job", "Outcome", "job_of"]
 
@@ -111,23 +111,12 @@ class Condition:
             return False
         value = getattr(arguments, self.field, None)
         if self.key:
-            value = _as_dict(value).get(self.key)
+            value = as_mapping(value).get(self.key)
         if self.above is not None:
             return value is not None and value > self.above
         if self.within:
             return not set(self.values).isdisjoint(str(value or "").split("+"))
         return value in self.values if self.values else bool(value)
-
-
-def _as_dict(value: Any) -> Mapping[str, Any]:
-    """Return a dict that may still be text, as ms-swift holds it before its own check of it."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            # Text that is no JSON gets ms-swift's own error.
-            return {}
-    return value if isinstance(value, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from swift_thyme.core.environment import Reader
@@ -26,6 +27,7 @@ from swift_thyme.host.model_on_disk import ModelFacts, look_at_model, tokens_of
 __all__ = ["Note", "Weight", "log_preflight", "preflight"]
 
 _CHARS_PER_TOKEN = 4
+_ROW_FILES = (".jsonl", ".json", ".csv", ".parquet")
 _FULL_RATE, _LORA_RATE = 2e-5, 1e-5
 """Above the first one full training is unusually fast, below the second one LoRA hardly moves."""
 _SMALL_MODEL = 100_000_000
@@ -67,6 +69,7 @@ def preflight(plan: JobPlan) -> list[Note]:
     facts, look = look_at_model(plan.model), look_at_dataset(plan.dataset)
     return [
         *_packages(plan),
+        *_files(plan),
         *_samples(plan),
         *_rate(plan, facts),
         *_pictures(plan, facts, look),
@@ -106,6 +109,15 @@ def _packages(plan: JobPlan) -> Iterator[Note]:
     if flash and importlib.util.find_spec("flash_attn") is None:
         text = f"--attn_impl {plan.attn_impl}: the package flash-attn is not installed"
         yield Note("packages", Weight.LOOK, text, "install it, or set --attn_impl sdpa")
+
+
+def _files(plan: JobPlan) -> Iterator[Note]:
+    """Name files of rows that are not there; ms-swift would ask a hub for them by that name."""
+    for name in plan.dataset:
+        path = Path(name.partition("#")[0])
+        if path.suffix in _ROW_FILES and not path.exists() and not Path(name).exists():
+            text, advice = f"--dataset {name}: no such file", "check the path"
+            yield Note("dataset", Weight.FAILS, text, advice, host_stops=True)
 
 
 def _samples(plan: JobPlan) -> Iterator[Note]:

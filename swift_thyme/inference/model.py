@@ -282,6 +282,9 @@ def _own_log() -> Iterator[None]:
         os.dup2(log.fileno(), 2)
         try:
             yield
+        except ThymeError:
+            # Ours says what is missing before anything was started: its line is enough.
+            raise
         except Exception as error:
             log.seek(0)
             lines = log.read().decode("utf-8", "replace").splitlines()[-_LOG_LINES:]

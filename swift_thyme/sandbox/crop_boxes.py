@@ -1,76 +1,192 @@
-"""Mending a crop box: swap, scale, clamp, widen."""
+"""What is wrong with a crop box, and mending it: swap, scale, clamp, widen.
+
+A box is mended only where its own values say what was meant. One that says nothing, such as a box
+without a width, stays as it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["MIN_CROP_SIDE", "FixedBox", "fix_box"]
+__all__ = ["MIN_CROP_SIDE", "CropFault", "FixedBox", "look_at_box", "look_at_slices"]
 
 MIN_CROP_SIDE = 64
-"""Side in pixels to which a box that is empty after mending is widened (Thyme facts)."""
+"""Side in pixels to which a box is widened of which clamping leaves too little (Thyme facts)."""
 _TOO_SMALL = 28
+"""Smallest side in pixels of an image that is returned."""
+_SCALE = 1000
+"""The scale of boxes that other models use."""
+_LARGEST = 1e9
+
+Bound = int | float | None
+"""An end of a box; None where a slice leaves it out."""
 
 
 class FixedBox(NamedTuple):
-    """A box that lies in its image, and what was done to it."""
+    """A box that gives a part of its picture, and what was done to it."""
 
-    box: tuple[int, int, int, int]
-    """(x1, y1, x2, y2) in pixels, x1 < x2 <= width, y1 < y2 <= height."""
-    repairs: list[str]
+    box: tuple[int | None, int | None, int | None, int | None]
+    """(x1, y1, x2, y2) in pixels; None for an end that a slice leaves out."""
+    repairs: tuple[str, ...]
 
 
-def fix_box(bounds: Sequence[Any], width: int, height: int, clips_itself: bool) -> FixedBox | None:
-    """Return a box that works, or None where this one works or is not known.
+class CropFault(NamedTuple):
+    """Why a crop gives nothing, or something else than a part of its picture."""
+
+    text: str
+    """What is wrong, for the model: the box and the size of the picture."""
+    raises: bool
+    """Whether the crop fails, so that a program that goes on has dealt with it."""
+    is_partial: bool
+    """Whether it gives a part of the picture and something around it."""
+    fixed: FixedBox | None
+    """The box that was meant, where its values say so."""
+
+
+def look_at_slices(bounds: Sequence[Bound], width: int, height: int) -> CropFault | None:
+    """Return what is wrong with `picture[y1:y2, x1:x2]`, or None where it gives a part.
 
     Args:
-        bounds: x1, y1, x2, y2; anything but four numbers is not known.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        clips_itself: Whether an end beyond the image is cut there anyway, as slices do, and
-            negative numbers count from the end.
+        bounds: x1, y1, x2, y2; None where a slice leaves it out.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
     """
-    numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
-    if len(numbers) != 4 or width < 1 or height < 1 or any(abs(b) > 1e9 or b != b for b in numbers):
+    x1, y1, x2, y2 = bounds
+    raises = any(isinstance(bound, float) for bound in bounds)
+    if not raises and _span(x1, x2, width) and _span(y1, y2, height):
         return None
-    repairs: list[str] = []
-    integral = all(isinstance(b, int) or not clips_itself for b in numbers)
-    if not integral:
+    problem = "has bounds that are no whole numbers" if raises else "is empty"
+    fixed = _fix(bounds, width, height, is_slice=True) if width and height else None
+    return CropFault(_describe(bounds, problem, width, height), raises, False, fixed)
+
+
+def look_at_box(box: Sequence[int | float], width: int, height: int) -> CropFault | None:
+    """Return what is wrong with `picture.crop(box)` of Pillow, or None where nothing is.
+
+    A box that holds the whole picture is a border made on purpose.
+
+    Args:
+        box: x1, y1, x2, y2.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+    """
+    if any(bound != bound or abs(bound) > _LARGEST for bound in box):
+        return None  # Pillow has its own word for these
+    x1, y1, x2, y2 = map(round, box)
+    is_share = _are_shares(box, False)
+    if not is_share:
+        if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height:
+            return None
+        if x1 <= 0 and y1 <= 0 and x2 >= width and y2 >= height and x1 < x2 and y1 < y2:
+            return None
+    raises = x1 > x2 or y1 > y2
+    partial = False
+    if is_share:
+        problem = "is smaller than a pixel"
+    elif raises:
+        problem = "ends before it starts"
+    elif x1 == x2 or y1 == y2:
+        problem = "is empty"
+    elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        problem = "lies outside"
+    else:
+        problem, partial = "reaches out of its picture", True
+    fixed = _fix(box, width, height, is_slice=False) if width and height else None
+    return CropFault(_describe(box, problem, width, height), raises, partial, fixed)
+
+
+def _describe(bounds: Sequence[Bound], problem: str, width: int, height: int) -> str:
+    named = (
+        f"{name}={bound:.6g}" if isinstance(bound, float) else f"{name}={bound}"
+        for name, bound in zip(("x1", "y1", "x2", "y2"), bounds, strict=True)
+        if bound is not None
+    )
+    return f"the crop ({', '.join(named)}) {problem}; the picture has {width}x{height} pixels"
+
+
+def _span(start: Bound, end: Bound, length: int) -> int:
+    """Return how many elements a slice of whole numbers gives."""
+    return len(range(*slice(start, end).indices(length)))
+
+
+def _are_shares(bounds: Sequence[Bound], is_slice: bool) -> bool:
+    """Tell whether all values are shares of width and height, from 0 to 1.
+
+    Whole numbers alone could be pixels; in a slice a number like 1.0 could not.
+    """
+    given = [bound for bound in bounds if bound is not None]
+    if not given or not all(0 <= bound <= 1 for bound in given):
+        return False
+    return any(b != int(b) or (is_slice and isinstance(b, float)) for b in given)
+
+
+def _fix(bounds: Sequence[Bound], width: int, height: int, is_slice: bool) -> FixedBox | None:
+    """Return the box that was meant, or None where the values do not say."""
+    if any(b is not None and (b != b or abs(b) > _LARGEST) for b in bounds):
+        return None
+    if _are_shares(bounds, is_slice):
+        full = [
+            default if b is None else b for b, default in zip(bounds, (0, 0, 1, 1), strict=True)
+        ]
+        sides = (width, height, width, height)
+        return _order(
+            [round(b * side) for b, side in zip(full, sides, strict=True)], ["scale_crop"]
+        )
+    repairs = []
+    whole = [None if b is None else round(b) for b in bounds]
+    if is_slice and any(isinstance(b, float) for b in bounds):
         repairs.append("integer_crop")
-    x1, y1, x2, y2 = (round(b) for b in numbers)
-    if clips_itself:
-        works = _slice_size(x1, x2, width) > 0 and _slice_size(y1, y2, height) > 0
-        if works:
-            return FixedBox((x1, y1, x2, y2), repairs) if repairs else None
-    elif 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height:
+        x1, y1, x2, y2 = whole
+        if _span(x1, x2, width) and _span(y1, y2, height):
+            return FixedBox((x1, y1, x2, y2), tuple(repairs))
+    spans = []
+    for start, end, length in ((whole[0], whole[2], width), (whole[1], whole[3], height)):
+        if is_slice and _span(start, end, length):
+            start, end, _ = slice(start, end).indices(length)
+        elif start is None or end is None or start == end or (is_slice and end < 0):
+            return None  # an end that nobody wrote, or that counts from the other side
+        spans.append((start, end))
+    box = _order([spans[0][0], spans[1][0], spans[0][1], spans[1][1]], repairs)
+    if box is None:
+        return None
+    return _into_picture(box, whole, width, height)
+
+
+def _order(box: list[int], repairs: list[str]) -> FixedBox | None:
+    """Swap ends that are in the wrong order; None for a box without a width or a height."""
+    x1, y1, x2, y2 = box
+    if x1 == x2 or y1 == y2:
         return None
     if x1 > x2 or y1 > y2:
-        repairs.append("swap_crop")
-        x1, x2 = sorted((x1, x2))
-        y1, y2 = sorted((y1, y2))
-    outside = x1 >= width or y1 >= height
-    if outside and 0 <= min(x1, y1) and max(x2, y2) <= 1000:
-        # Nothing of it is in the image, but all of it is on the 0-1000 scale of other models.
-        repairs.append("scale_crop")
-        x1, x2 = round(x1 * width / 1000), round(x2 * width / 1000)
-        y1, y2 = round(y1 * height / 1000), round(y2 * height / 1000)
-    left, right = (max(0, min(x, width)) for x in (x1, x2))
-    top, bottom = (max(0, min(y, height)) for y in (y1, y2))
-    clamped = (left, top, right, bottom)
-    if clamped != (x1, y1, x2, y2):
+        repairs = [*repairs, "swap_crop"]
+    return FixedBox((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), tuple(repairs))
+
+
+def _into_picture(
+    box: FixedBox, written: Sequence[int | None], width: int, height: int
+) -> FixedBox | None:
+    """Scale or clamp a box that is not inside its picture."""
+    x1, y1, x2, y2 = (side or 0 for side in box.box)
+    repairs = list(box.repairs)
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        if not all(b is not None and 0 <= b <= _SCALE for b in written):
+            return None
+        # Nothing of it is in the picture, but all of it is on the 0-1000 scale of other models.
+        a1, b1, a2, b2 = (b or 0 for b in written)
+        x1, x2 = (round(b * width / _SCALE) for b in sorted((a1, a2)))
+        y1, y2 = (round(b * height / _SCALE) for b in sorted((b1, b2)))
+        return _order([x1, y1, x2, y2], [*repairs, "scale_crop"])
+    left, right = max(0, x1), min(x2, width)
+    top, bottom = max(0, y1), min(y2, height)
+    if (left, top, right, bottom) != (x1, y1, x2, y2):
         repairs.append("clamp_crop")
-    x1, y1, x2, y2 = clamped
-    small = min(x2 - x1, y2 - y1)
-    if small < 1 or ("clamp_crop" in repairs and small < min(_TOO_SMALL, width, height)):
-        repairs.append("widen_crop")
-        x1, x2 = _widen(x1, x2, width)
-        y1, y2 = _widen(y1, y2, height)
-    return FixedBox((x1, y1, x2, y2), repairs)
-
-
-def _slice_size(start: int, end: int, length: int) -> int:
-    """Return how many elements a slice gives, without building it."""
-    return len(range(*slice(start, end).indices(length)))
+        asked, kept = min(x2 - x1, y2 - y1), min(right - left, bottom - top)
+        if kept < min(_TOO_SMALL, width, height) and asked >= _TOO_SMALL:
+            repairs.append("widen_crop")
+            left, right = _widen(left, right, width)
+            top, bottom = _widen(top, bottom, height)
+    return FixedBox((left, top, right, bottom), tuple(repairs))
 
 
 def _widen(start: int, end: int, length: int) -> tuple[int, int]:

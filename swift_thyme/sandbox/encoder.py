@@ -23,6 +23,7 @@ import stat
 import sys
 import time
 import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 from swift_thyme.core.images import ImageError, ImageFault, sniff
@@ -256,6 +257,8 @@ class _Encoder:
         hints = Hints(request.saved, request.aliases)
         found = find_paths(request.text, hints, changed, request.inputs, self._config)
         images: list[FoundImage] = []
+        was_shown: list[FoundImage] = []
+        shown_paths = {item.path for item in request.saved if item.shown}
         returned = 0
         room = settings.returned_mb * _MIB
         for path, (start, end, shown) in zip(found.paths, found.places, strict=True):
@@ -273,8 +276,13 @@ class _Encoder:
             returned += 1
             room -= len(encoded.data)
             size = (encoded.width, encoded.height)
-            images.append(FoundImage(*place, None, encoded.data, *size, encoded.repairs))
-        return ImagesFound(tuple(images[:MAX_CHANGED]), tuple(dict.fromkeys(found.repairs)))
+            printed = shown not in found.only_saved
+            images.append(FoundImage(*place, None, encoded.data, *size, encoded.repairs, printed))
+            if shown in shown_paths:
+                was_shown.append(images[-1])
+        images = _each_once(images, was_shown)
+        repairs = tuple(dict.fromkeys(found.repairs))
+        return ImagesFound(tuple(images[:MAX_CHANGED]), repairs, found.left_out)
 
     def _read(self, path: str, returned: int, room: int, time_left: _Time) -> Encoded:
         """Return the image in a file.
@@ -309,6 +317,16 @@ class _Encoder:
         except _NoRoom:
             most = settings.returned_mb
             raise Refused(f"the images of a block can have {most} MiB together") from None
+
+
+def _each_once(images: list[FoundImage], was_shown: list[FoundImage]) -> list[FoundImage]:
+    """Leave out pictures that were shown where the same one was saved as well."""
+    for image in was_shown:
+        twin = next((i for i in images if i is not image and i.data == image.data), None)
+        if twin is not None:
+            seen = replace(twin, printed=True)
+            images = [seen if i is twin else i for i in images if i is not image]
+    return images
 
 
 def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.sandbox import wire
+from swift_thyme.sandbox.mending import Mending
 from swift_thyme.sandbox.message_codec import Message, register
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo
@@ -21,6 +22,8 @@ MAX_IMAGES = 64
 """Input images of a session: their descriptors go with one message."""
 MAX_CODE_CHARS = 256 * 1024
 """Characters of a program that are sent; far fewer are run."""
+MAX_PROGRAM_CHARS = 96 * 1024
+"""Characters of a repaired program that are told."""
 MAX_REASON_CHARS = 8192
 MAX_ERROR_CHARS = 4096
 MAX_NOTE_CHARS = 500
@@ -173,6 +176,7 @@ class SentImage:
     width: Side
     height: Side
     name: Annotated[str, _NAME]
+    printed: Annotated[bool, wire.flag()] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,8 @@ class BlockDone(Message):
     duration_s: Seconds
     parts: Annotated[tuple[str | int, ...], wire.many(wire.either(_TEXT, _SIDE, str), _MAX_PARTS)]
     """Text, and numbers of images, in the order produced."""
+    program: Annotated[str | None, wire.maybe(wire.text(MAX_PROGRAM_CHARS))] = None
+    """The program as it was run, where that is not as it was written."""
 
     def __post_init__(self) -> None:
         if not all(type(part) is str or part < len(self.images) for part in self.parts):  # type: ignore[operator]
@@ -202,18 +208,22 @@ class BlockDone(Message):
             result.status,
             result.stdout,
             result.error,
-            tuple(SentImage(i.data, i.width, i.height, i.name) for i in result.images),
+            tuple(SentImage(i.data, i.width, i.height, i.name, i.printed) for i in result.images),
             result.repairs,
             result.duration_s,
             tuple(part if isinstance(part, str) else numbers[id(part)] for part in result.parts),
+            result.program,
         )
 
     def result(self) -> ExecutionResult:
         """Return the result that this message carries."""
-        images = tuple(ReturnedImage(i.data, i.width, i.height, i.name) for i in self.images)
+        images = tuple(
+            ReturnedImage(i.data, i.width, i.height, i.name, i.printed) for i in self.images
+        )
         parts = tuple(part if isinstance(part, str) else images[part] for part in self.parts)
         return ExecutionResult(
-            self.status, self.stdout, self.error, images, self.repairs, self.duration_s, parts
+            *(self.status, self.stdout, self.error, images, self.repairs, self.duration_s, parts),
+            self.program,
         )
 
 
@@ -305,6 +315,8 @@ class RunProgram(Message):
     long."""
     images: Inputs
     timeout_s: Annotated[float, wire.number(0, 3600)]
+    mending: Annotated[Mending | None, wire.maybe(wire.record(Mending))] = None
+    """What is repaired in this run; None in the first one, which runs the program as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +354,7 @@ class SavedFile:
     place: Identifier
     """How much was printed before: bytes in a report, characters for the encoder."""
     path: Annotated[str, _SHOWN_PATH]
+    shown: Annotated[bool, wire.flag()] = False
 
 
 Saved = Annotated[tuple[SavedFile, ...], wire.many(wire.record(SavedFile), MAX_SAVED)]
@@ -359,6 +372,10 @@ class BlockReport(Message):
     """Path that the program names -> path at which the file was saved."""
     maps: Annotated[bool, wire.flag()]
     """Whether the program has files mapped into its memory."""
+    mending: Annotated[Mending | None, wire.maybe(wire.record(Mending))] = None
+    """What another run could repair besides, with what this one did; None where nothing."""
+    program: Annotated[str | None, wire.maybe(wire.text(MAX_PROGRAM_CHARS))] = None
+    """The program as it was run, where that is not as it was written."""
 
 
 # -- worker to encoder, with answers ---------------------------------------------------------------
@@ -405,6 +422,8 @@ class FoundImage:
     width: Side = 0
     height: Side = 0
     repairs: Repairs = ()
+    printed: Annotated[bool, wire.flag()] = True
+    """Whether the program printed its path, or showed it."""
 
     def __post_init__(self) -> None:
         if self.start > self.end or (self.data is not None and self.refused is not None):
@@ -417,6 +436,8 @@ class ImagesFound(Message):
 
     images: Annotated[tuple[FoundImage, ...], wire.many(wire.record(FoundImage), MAX_CHANGED)]
     repairs: Repairs
+    left_out: Annotated[int, wire.whole(0, _MAX_NUMBER)] = 0
+    """Files that the program saved and did not print, and that were not looked at."""
 
 
 register(list(globals().values()))

@@ -7,10 +7,11 @@ import re
 import sys
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
-from swift_thyme.core.observation import visible
+from swift_thyme.core.observation import only_saved_note, visible
 from swift_thyme.sandbox.messages import (
     MAX_NAME_CHARS,
     MAX_REASON_CHARS,
@@ -18,6 +19,7 @@ from swift_thyme.sandbox.messages import (
     ImagesFound,
     SavedFile,
 )
+from swift_thyme.sandbox.process_environment import package_root
 from swift_thyme.sandbox.repair import REPAIR_NAMES
 from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -36,6 +38,7 @@ __all__ = [
     "tidy_error",
 ]
 
+_PACKAGE = f"{package_root()}/swift_thyme/"
 _SUFFIX = r"\.(?:png|jpe?g|bmp|webp|gif|tiff?|ppm)"
 _WORD = re.compile(r"[^\s'\"`<>|()\[\]{},;=]+")
 _SUFFIX_IN_WORD = re.compile(rf"{_SUFFIX}(?![\w.])", re.IGNORECASE)
@@ -45,6 +48,9 @@ _IMAGE_NAME = re.compile(rf".+{_SUFFIX}\Z", re.IGNORECASE | re.DOTALL)
 _MAX_OLD = 256
 """Printed paths of files that the block did not change, and which may not be there, that are looked
 at; each takes a system call."""
+_MAX_ONLY_SAVED = 4
+"""Images of a block that come back although it neither printed their paths nor showed them: the
+ones that it saved last."""
 _MAX_NOTES = 8
 """Refused images that are told one by one."""
 
@@ -110,6 +116,10 @@ class FoundPaths(NamedTuple):
     places: list[tuple[int, int, str]]
     """(start, end, path): the text between start and end, if any, gives way to the image."""
     repairs: list[str]
+    only_saved: frozenset[str] = frozenset()
+    """The paths of `places` that were neither printed nor shown."""
+    left_out: int = 0
+    """Further files that were only saved."""
 
 
 def tidy_error(text: str, config: SessionConfig) -> str:
@@ -118,6 +128,8 @@ def tidy_error(text: str, config: SessionConfig) -> str:
         for real, shown in zip(config.folders, MOUNTED, strict=True):
             text = text.replace(real, shown)
         text = text.replace(config.base, "/sandbox")
+    # Functions of ours stand between the program and its libraries, so they are in its tracebacks.
+    text = text.replace(_PACKAGE, "/python/swift_thyme/")
     for prefix in sorted({sys.prefix, sys.base_prefix, sys.exec_prefix}, key=len, reverse=True):
         if len(prefix) > 4:
             text = text.replace(prefix, "/python")
@@ -135,7 +147,7 @@ class Hints(NamedTuple):
 
 def hints_from(report: BlockReport, output: CappedOutput) -> Hints:
     """Return the hints of a report, with byte offsets of the output made places in the text."""
-    saved = [SavedFile(output.text_offset(item.place), item.path) for item in report.saved]
+    saved = [replace(item, place=output.text_offset(item.place)) for item in report.saved]
     return Hints(tuple(saved), report.aliases)
 
 
@@ -198,18 +210,28 @@ def find_paths(
                     seen.add(path)
                     places.append((end, end, path))
         start = end
+    only_saved: list[str] = []
     for item in hints.saved:
         path = item.path
         if path in shown and path not in seen:
             seen.add(path)
+            if not item.shown:
+                only_saved.append(path)
             place = min(item.place, len(text))
             places.append((place, place, path))
     for path in shown:
         if path not in seen and _IMAGE_NAME.match(path):
             seen.add(path)
+            only_saved.append(path)
             places.append((len(text), len(text), path))
-    places.sort(key=lambda place: place[0])
-    return FoundPaths([_hidden(path, images, config) for _, _, path in places], places, repairs)
+    asked_for = sum(path in shown or path in inputs for *_, path in places) - len(only_saved)
+    most = max(0, min(_MAX_ONLY_SAVED, config.settings.images - asked_for))
+    kept = frozenset(only_saved[max(0, len(only_saved) - most) :])
+    left_out = set(only_saved) - kept
+    # What was saved before a line was printed comes before the picture that this line names.
+    places = sorted((p for p in places if p[2] not in left_out), key=lambda place: place[:2])
+    real = [_hidden(path, images, config) for _, _, path in places]
+    return FoundPaths(real, places, repairs, kept, len(left_out))
 
 
 def _paths_in(line: str) -> list[str]:
@@ -278,7 +300,8 @@ def assemble(
             if start > position:
                 parts.append(text[position:start])
                 position = start
-            images.append(ReturnedImage(image.data, image.width, image.height, image.name))
+            size = (image.width, image.height)
+            images.append(ReturnedImage(image.data, *size, image.name, image.printed))
             parts.append(images[-1])
             names += image.repairs
             position = max(position, image.end)
@@ -293,6 +316,8 @@ def assemble(
         parts.append(text[position:])
     if len(notes) > _MAX_NOTES:
         parts.append(f"\n[{len(notes) - _MAX_NOTES} more images are not returned]\n")
+    if found.left_out:
+        parts.append(f"\n{only_saved_note(found.left_out)}\n")
     if notes and not images and status is ExecutionStatus.OK:
         status, error = ExecutionStatus.ERROR, "; ".join(notes[:3])
         told = {f"[{note}]\n" for note in notes}

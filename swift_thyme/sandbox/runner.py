@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import fcntl
 import gc
-import io
 import linecache
 import os
 import random
@@ -27,11 +27,24 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from swift_thyme.sandbox import landlock, linux, mapped_files, repair, seccomp, shims
+from swift_thyme.sandbox import (
+    dead_threads,
+    landlock,
+    linux,
+    mapped_files,
+    path_map,
+    repair,
+    seccomp,
+    shims,
+    standard_streams,
+)
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.confine import close_descriptors, confine_runner
+from swift_thyme.sandbox.crop_watch import CROPS
+from swift_thyme.sandbox.mending import Mending
 from swift_thyme.sandbox.message_codec import Message, decode_datagram, encode_datagram
 from swift_thyme.sandbox.messages import (
+    MAX_PROGRAM_CHARS,
     MAX_REASON_CHARS,
     MAX_REPAIRS,
     MAX_SAVED,
@@ -44,6 +57,8 @@ from swift_thyme.sandbox.messages import (
     RunProgram,
     SavedFile,
 )
+from swift_thyme.sandbox.open_files import OpenFiles
+from swift_thyme.sandbox.rootfs import MOUNTED
 from swift_thyme.sandbox.session_config import MAX_PATH_CHARS, ImageInfo, SessionConfig
 from swift_thyme.sandbox.wire import clean_text
 
@@ -57,32 +72,16 @@ _HUGE_PAGE = 2 << 20
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(4)
 
 
-class _CountedOutput(io.RawIOBase):
-    """Writes to the stdout pipe and counts, so that an image has its place between the prints."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.count = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def write(self, data: Any) -> int:
-        written = os.write(self._descriptor, data)
-        self.count += written
-        return written
-
-
 def runner_main(
     connection: socket.socket, stdout: int, config: SessionConfig, library_bytes: int
 ) -> NoReturn:
     """Serve blocks in a process that was just forked; never returns."""
     try:
+        # The last number that the code's own files will get.
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stdout = fcntl.fcntl(stdout, fcntl.F_DUPFD, min(limit, config.settings.open_files) - 1)
+        close_descriptors({connection.fileno(), stdout})
         os.dup2(stdout, 1)
-        close_descriptors({connection.fileno()})
         os.chdir(config.folders.output)  # the keeper works in a folder of its own
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _reset_interpreter()
@@ -91,7 +90,7 @@ def runner_main(
             if config.settings.uses(Acceleration.HUGE_PAGES):
                 linux.align_memory(_HUGE_PAGE)
         confine_runner(config, library_bytes)
-        _Runner(connection, config).serve()
+        _Runner(connection, config, stdout).serve()
     except Exception as error:  # noqa: BLE001 - the worker must learn why, whatever it was
         reason = clean_text(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
         connection.send(encode_datagram(Broken(reason)))
@@ -108,33 +107,30 @@ def _reset_interpreter() -> None:
         # Without a seed it finds one of its own, which takes a tenth of a millisecond longer.
         numpy.random.seed(struct.unpack("4I", os.urandom(16)))
     sys.argv = [""]
-    sys.stdin = open(os.devnull)
-    sys.stderr = open(os.devnull, "w")
+    sys.stdin = sys.__stdin__ = open(os.devnull)  # type: ignore[misc]
+    standard_streams.show_warnings()
     gc.enable()
 
 
 def rehearse(config: SessionConfig) -> None:
     """Do what a block does, so that the memory which that needs is mapped in every fork."""
-    stdout = sys.stdout
-    _Runner(None, config).rehearse()
-    sys.stdout = stdout
+    streams = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+    _Runner(None, config, 1).rehearse()
+    sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
 
 
 class _Runner:
-    def __init__(self, connection: socket.socket | None, config: SessionConfig) -> None:
+    def __init__(
+        self, connection: socket.socket | None, config: SessionConfig, stdout: int
+    ) -> None:
         self._connection = connection
         self._config = config
         self._block = 0
         self._successor = 0
+        self._open_files: OpenFiles | None = None
         self._inbox = bytearray(MAX_REQUEST_BYTES + 1024)
         self._module = types.ModuleType("__main__")
-        self._raw = _CountedOutput(1)
-        self._stdout = io.TextIOWrapper(
-            io.BufferedWriter(self._raw, 1 << 16),
-            encoding="utf-8",
-            errors="replace",
-            line_buffering=True,
-        )
+        self._streams = standard_streams.StandardStreams(stdout)
 
     def serve(self) -> None:
         sys.modules["__main__"] = self._module
@@ -149,7 +145,6 @@ class _Runner:
     def _get_ready(self, hurry: bool) -> None:
         """Do what the next block needs done; only what it must have where it waits already."""
         self._confine_block()
-        os.set_blocking(1, True)  # the pipe is one that code of another block may have changed
         if not hurry and self._config.settings.uses(Acceleration.REHEARSAL):
             self.rehearse()
         self._send(encode_datagram(RunnerReady()))
@@ -182,11 +177,19 @@ class _Runner:
         if self._successor:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._successor, os.WNOHANG)
+        if self._open_files is None:
+            self._open_files = OpenFiles(MOUNTED.writable)
+        else:
+            self._open_files.bring_back()  # the block that was undone has moved their places
+        had_threads = _thread._count() > 0
         self._successor = _fork_unnoticed()
         if self._successor:
             for descriptor in descriptors:
                 os.close(descriptor)
             return
+        self._open_files = None
+        if had_threads:
+            dead_threads.bury()
         assert self._connection is not None
         self._connection.close()
         self._connection = socket.socket(fileno=descriptors[0])
@@ -207,7 +210,7 @@ class _Runner:
     def _run(self, message: RunProgram) -> BlockReport:
         images = list(message.images)
         if self._config.base is not None:
-            shims.install_path_map(self._config.folders, images, self._config.settings.tools)
+            path_map.install_path_map(self._config.folders, images, self._config.settings.tools)
         if self._block == 0:
             self._module.__dict__.update(repair.preset_names(images))
         self._block += 1
@@ -216,20 +219,28 @@ class _Runner:
         resource.setrlimit(resource.RLIMIT_CPU, (min(limit, hard), hard))
         name = BLOCK_NAME.format(self._block)
         code = message.code.decode("utf-8", "surrogatepass")
-        return self._execute(code, images, name, self._module.__dict__)
+        return self._execute(code, images, name, self._module.__dict__, message.mending)
 
     def _execute(
-        self, code: str, images: list[ImageInfo], name: str, namespace: dict[str, Any]
+        self,
+        code: str,
+        images: list[ImageInfo],
+        name: str,
+        namespace: dict[str, Any],
+        mending: Mending | None,
     ) -> BlockReport:
-        """Run a program and return the report of it."""
-        stdout = self._stdout
-        self._raw.count = 0
-        sys.stdout = stdout
-        recorder = shims.start(images, self._config.folders, stdout, self._raw)
+        """Run a program, with what is to be mended, and return the report of it."""
+        streams = self._streams
+        streams.begin()
+        done = Mending() if mending is None else mending
+        recorder = shims.start(images, self._config.folders, done, streams.stdout, streams.pipe)
         process = os.getpid()
         error: ReportedError | None = None
+        failure: BaseException | None = None
+        fixed: repair.RepairedCode | None = None
+        written = code
         try:
-            fixed = repair.repair_code(code, images, namespace)
+            fixed = repair.repair_code(code, images, namespace, done, self._block)
             recorder.repairs += fixed.repairs
             code = fixed.source
             _remember_source(name, code)
@@ -240,22 +251,39 @@ class _Runner:
         except SystemExit as leave:
             if leave.code not in (None, 0, False):
                 error = _error(f"SystemExit: {leave.code}")
+                failure = leave
         except BaseException as problem:  # noqa: BLE001 - whatever the code raised is its result
             error = _describe(problem, name, code)
+            failure = problem
         if os.getpid() != process:
             os._exit(0)  # a child that the code forked came out of it
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
         try:
-            stdout.flush()
+            streams.finish()
         except (OSError, ValueError):
             error = error or _error("the output was closed")
+        second, text = None, None
+        if fixed is not None:
+            with contextlib.suppress(Exception):  # the code may have broken any module
+                second = repair.second_run(failure, code, images, recorder.missed, done)
+                fault = CROPS.last_fault() if failure is not None else None
+                if fault is not None and error is not None:
+                    error = _error(f"{error.text}\n{fault}", error.kind)
+                if fixed.repairs or done:
+                    text = repair.as_it_was_run(written, fixed)
         return BlockReport(
             error,
             tuple(dict.fromkeys(recorder.repairs))[:MAX_REPAIRS],
-            tuple(SavedFile(n, path) for n, path in recorder.events[:MAX_SAVED] if _fits(path)),
+            tuple(
+                SavedFile(place, path, path in recorder.shown)
+                for place, path in recorder.events[-MAX_SAVED:]
+                if _fits(path)
+            ),
             {a: b for a, b in list(recorder.aliases.items())[:MAX_SAVED] if _fits(a) and _fits(b)},
             mapped_files.maps_files(),
+            second,
+            None if text is None else clean_text(text, MAX_PROGRAM_CHARS),
         )
 
     def rehearse(self) -> None:
@@ -271,7 +299,7 @@ class _Runner:
             images = list(message.images)
             resource.setrlimit(resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))
             namespace = repair.preset_names(images)
-            report = self._execute(message.code.decode(), images, "<rehearsal>", namespace)
+            report = self._execute(message.code.decode(), images, "<rehearsal>", namespace, None)
             linecache.cache.pop("<rehearsal>", None)
             _encoded(report)
 

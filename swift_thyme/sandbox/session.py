@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus
@@ -21,6 +21,7 @@ from swift_thyme.sandbox.encoder_client import EncoderBroken, EncoderClient, Enc
 from swift_thyme.sandbox.keeper_client import KeeperClient, KeeperRefused, SessionLost
 from swift_thyme.sandbox.layers import write_maps
 from swift_thyme.sandbox.memory_group import MemoryGroups
+from swift_thyme.sandbox.mending import Mending
 from swift_thyme.sandbox.message_codec import encode_datagram
 from swift_thyme.sandbox.messages import (
     Attach,
@@ -60,7 +61,12 @@ __all__ = ["Session"]
 
 MIB = 1024 * 1024
 _MAX_CODE_BYTES = 96 * 1024
+_MAX_MENDING_BYTES = 48 * 1024
 _ENCODER_TRIES = 4
+_OK, _KILLED = ExecutionStatus.OK, ExecutionStatus.KILLED
+_MORE_RUNS = 2
+"""Runs of a block besides the first one."""
+_LEAST_FOR_RUN_S = 0.1
 _LEAST_FOR_IMAGES_S = 0.2
 """Seconds that the images of a block get that used up its time."""
 
@@ -71,6 +77,32 @@ class _Unsettled(NamedTuple):
     succeeded: bool
     maps_files: bool
     """Whether it has, or may have, files mapped into its memory."""
+
+
+@dataclass
+class _Block:
+    """A block that runs, once or more often."""
+
+    program: bytes
+    timeout_s: float
+    began: float = field(default_factory=time.monotonic)
+    spent_s: float = 0.0
+    """Seconds in which it ran."""
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of its limit that are left, those of its images and of undoing it counted."""
+        return self.timeout_s - (time.monotonic() - self.began)
+
+
+class _Attempt(NamedTuple):
+    """One run of a block."""
+
+    ending: Ending
+    output: CappedOutput
+    budget_s: float
+    """Seconds that its images get."""
+    spent_s: float
 
 
 class Session:
@@ -188,29 +220,87 @@ class Session:
         Raises:
             SessionLost: The session is broken.
         """
-        started = time.monotonic()
         program = code.encode("utf-8", "surrogatepass")
-        request = encode_datagram(RunProgram(program, self._images, timeout_s))
-        if len(program) > _MAX_CODE_BYTES or len(request) > MAX_REQUEST_BYTES:
+        size = len(encode_datagram(RunProgram(program, self._images, timeout_s)))
+        if len(program) > _MAX_CODE_BYTES or size > MAX_REQUEST_BYTES - _MAX_MENDING_BYTES:
             return ExecutionResult(ExecutionStatus.ERROR, error="the program is too long")
+        block = _Block(program, timeout_s)
+        lost, self._chain.lost = self._chain.lost, None
+        attempt = await self._attempt(block, None, timeout_s)
+        if lost is None:
+            attempt, result = await self._repaired(block, attempt)
+        else:
+            # It ran without what it may have built on, so it counts as failed.
+            result = replace(await self._collect(attempt), status=_KILLED, error=lost)
+        self._unsettled = _Unsettled(result.ok, attempt.ending.report.maps)
+        return replace(result, duration_s=block.spent_s)
+
+    async def _attempt(self, block: _Block, mending: Mending | None, limit_s: float) -> _Attempt:
+        """Run a block once, from the state that there is."""
+        request = encode_datagram(RunProgram(block.program, self._images, block.timeout_s, mending))
         self._supervisor.drain()
         output = CappedOutput(self._config.settings.stdout_kb * 1024)
         began = time.monotonic()
-        ending = await self._supervisor.run(request, timeout_s, output)
-        duration_s = time.monotonic() - began
-        if ending.status is ExecutionStatus.OK:
+        ending = await self._supervisor.run(request, limit_s, output)
+        spent_s = time.monotonic() - began
+        block.spent_s += spent_s
+        if ending.status is _OK:
             problem = self._supervisor.over_disk_limit()
             ending = ending if problem is None else Ending(*problem, ending.report)
-        await self._chain.end_processes(keep_runner=ending.status is ExecutionStatus.OK)
+        await self._chain.end_processes(keep_runner=ending.status is _OK)
         self._supervisor.read_output(output)
-        left_s = timeout_s - (time.monotonic() - started)
-        result = await self._collect(ending, output, max(left_s, _LEAST_FOR_IMAGES_S))
-        lost, self._chain.lost = self._chain.lost, None
-        if lost is not None:
-            # It ran without what it may have built on, so it counts as failed.
-            result = replace(result, status=ExecutionStatus.KILLED, error=lost)
-        self._unsettled = _Unsettled(result.ok, ending.report.maps)
-        return replace(result, duration_s=duration_s)
+        return _Attempt(ending, output, max(block.left_s, _LEAST_FOR_IMAGES_S), spent_s)
+
+    async def _repaired(self, block: _Block, first: _Attempt) -> tuple[_Attempt, ExecutionResult]:
+        """Run a block again where its report says that this could help.
+
+        The repair counts only where the block then does better. What a report says is not to be
+        trusted: a lie costs its session at most two more runs, in the time of the block.
+
+        Returns:
+            The last run, and the result of the one that counts.
+        """
+        mending = first.ending.report.mending
+        ended = first.ending.status is _OK
+        if ended and mending and first.spent_s < block.timeout_s / 4:
+            return await self._repaired_success(block, first, mending)
+        result = await self._collect(first)
+        attempt = first
+        for _ in range(_MORE_RUNS if not ended else 0):
+            if attempt.ending.status is not ExecutionStatus.ERROR or not mending:
+                break
+            if block.left_s < max(attempt.spent_s, _LEAST_FOR_RUN_S):
+                break
+            await self._chain.roll_back(attempt.ending.report.maps)
+            if self._chain.lost is not None or block.left_s < _LEAST_FOR_RUN_S:
+                break
+            attempt = await self._attempt(block, mending, block.left_s)
+            mending = attempt.ending.report.mending
+            if attempt.ending.status is _OK:
+                better = await self._collect(attempt)
+                return attempt, better if better.ok else result
+        return attempt, result
+
+    async def _repaired_success(
+        self, block: _Block, first: _Attempt, mending: Mending
+    ) -> tuple[_Attempt, ExecutionResult]:
+        """Repair a block that ended well and made nothing of something; else run it as it is."""
+        attempt = first
+        for again in (mending, None):
+            await self._chain.roll_back(attempt.ending.report.maps)
+            lost, self._chain.lost = self._chain.lost, None
+            if lost is not None:
+                result = await self._collect(attempt)
+                return attempt, replace(result, status=_KILLED, error=lost)
+            # What is left in the end is enough to run it as it is.
+            limit_s = block.left_s - 2 * first.spent_s if again else block.left_s
+            attempt = await self._attempt(block, again, max(limit_s, 2 * first.spent_s, 0.1))
+            if again and (attempt.ending.status is not _OK or attempt.ending.report.mending):
+                continue
+            result = await self._collect(attempt)
+            if result.ok or not again:
+                break
+        return attempt, result
 
     @property
     def is_whole(self) -> bool:
@@ -247,10 +337,9 @@ class Session:
 
     # -- results -------------------------------------------------------------------------------
 
-    async def _collect(
-        self, ending: Ending, output: CappedOutput, budget_s: float
-    ) -> ExecutionResult:
-        """Make the result: text, and images in order, for which there are `budget_s` seconds."""
+    async def _collect(self, attempt: _Attempt) -> ExecutionResult:
+        """Make the result: text, and images in order."""
+        ending, output, budget_s = attempt.ending, attempt.output, attempt.budget_s
         text = tidy_error(output.text(), self._config)
         hints = hints_from(ending.report, output)
         request = FindImages(text, hints.saved, hints.aliases, self._images, budget_s)
@@ -265,9 +354,11 @@ class Session:
             found = ImagesFound(
                 tuple(FoundImage(s, e, shown_name(p), refused) for s, e, p in paths.places),
                 tuple(paths.repairs),
+                paths.left_out,
             )
         error = None if ending.error is None else tidy_error(ending.error, self._config)
-        return assemble(text, found, ending.report.repairs, ending.status, error)
+        result = assemble(text, found, ending.report.repairs, ending.status, error)
+        return replace(result, program=ending.report.program)
 
     async def _find_images(self, request: FindImages) -> ImagesFound:
         """Let the encoder find the images of a block.

@@ -2,13 +2,14 @@
 
 Shown pictures are saved and returned, saving to a place that does not exist is repaired, and
 saved files are noted with their place between the prints. The wrappers run in the same process
-as the model's code and protect nothing: they are conveniences, the walls are elsewhere. A wrapper
-changes a call only where the call as written fails.
+as the model's code and protect nothing: they are conveniences, the walls are elsewhere. A call that
+fails for want of a repair is only noted in the first run of a block, and repaired in a second one.
+Saving where nothing can be written is repaired at once: elsewhere the program would be right.
 """
 
 from __future__ import annotations
 
-import builtins
+import contextlib
 import functools
 import io
 import os
@@ -16,7 +17,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from swift_thyme.sandbox.crop_boxes import fix_box
+from swift_thyme.core.pictures import flat
+from swift_thyme.sandbox import crop_watch, figures, path_map
+from swift_thyme.sandbox.crop_watch import CROPS
+from swift_thyme.sandbox.input_names import holds_input
+from swift_thyme.sandbox.mending import Mending
+from swift_thyme.sandbox.path_map import MOVED
 from swift_thyme.sandbox.rootfs import MOUNTED, OUTPUT_FOLDER, PrivateFolders
 from swift_thyme.sandbox.session_config import ImageInfo
 
@@ -34,16 +40,30 @@ class Recorder:
         self.aliases: dict[str, str] = {}
         self.repairs: list[str] = []
         self.images: list[ImageInfo] = []
+        self.shown: set[str] = set()
         self.folders: PrivateFolders = MOUNTED
+        self.mending = Mending()
+        self.missed = Mending()
+        """What would have been repaired in this run, had it been told to."""
+        self.block = 0
         self._stdout: io.TextIOWrapper | None = None
         self._raw: Any = None
         self._serial = 0
 
     def begin(
-        self, images: list[ImageInfo], folders: PrivateFolders, stdout: io.TextIOWrapper, raw: Any
+        self,
+        images: list[ImageInfo],
+        folders: PrivateFolders,
+        mending: Mending,
+        stdout: io.TextIOWrapper,
+        raw: Any,
     ) -> None:
         """Start a block; numbering of shown pictures goes on."""
         self.events, self.repairs, self.aliases = [], [], {}
+        self.mending, self.missed = mending, Mending()
+        MOVED.used = self.aliases
+        self.shown = set()
+        self.block += 1
         self.images, self.folders = images, folders
         self._stdout, self._raw = stdout, raw
 
@@ -53,9 +73,26 @@ class Recorder:
             self._stdout.flush()
             self.events.append((self._raw.count, os.path.abspath(path)))
 
+    def withdrawn(self, path: str, instead: str) -> None:
+        """Remove a file that was shown: the picture is in another one."""
+        self.events = [event for event in self.events if event[1] != path]
+        self.was_shown(instead)
+        with contextlib.suppress(OSError):
+            os.remove(path)
+
+    def was_shown(self, path: str) -> None:
+        """Note that a file that was saved is one that the program showed, too."""
+        self.shown.add(os.path.abspath(path))
+
     def repaired(self, name: str) -> None:
         """Note the name of a repair."""
         self.repairs.append(name)
+
+    def may_repair_call(self) -> bool:
+        """Tell whether a call that fails is repaired in this run; note that one did."""
+        if not self.mending.calls:
+            self.missed |= Mending(calls=True)
+        return self.mending.calls
 
     def figure_path(self, stem: str) -> str:
         """Return a new file name in the output folder for a picture that is shown."""
@@ -63,6 +100,7 @@ class Recorder:
             self._serial += 1
             path = f"{OUTPUT_FOLDER}/{stem}_{self._serial}.png"
             if not os.path.exists(path):
+                self.shown.add(path)
                 return path
 
     def print_processed_path(self, value: Any) -> None:
@@ -70,7 +108,7 @@ class Recorder:
         if not isinstance(value, str) or self._stdout is None or not os.path.isfile(value):
             return
         self._stdout.flush()
-        if self._raw.count == 0:
+        if not self._raw.printed:
             self.repaired("print_processed_path")
             self._stdout.write(value + "\n")
 
@@ -79,10 +117,15 @@ RECORDER = Recorder()
 
 
 def start(
-    images: list[ImageInfo], folders: PrivateFolders, stdout: io.TextIOWrapper, raw: Any
+    images: list[ImageInfo],
+    folders: PrivateFolders,
+    mending: Mending,
+    stdout: io.TextIOWrapper,
+    raw: Any,
 ) -> Recorder:
     """Begin a block and return its recorder."""
-    RECORDER.begin(images, folders, stdout, raw)
+    RECORDER.begin(images, folders, mending, stdout, raw)
+    CROPS.begin(mending.crops, RECORDER.repairs)
     return RECORDER
 
 
@@ -93,28 +136,31 @@ def install(imread_in_place: bool) -> None:
     if "PIL.Image" in sys.modules:
         _install_pillow(sys.modules["PIL.Image"])
     if "matplotlib.pyplot" in sys.modules:
-        _install_pyplot(sys.modules["matplotlib.pyplot"])
+        figures.install(sys.modules["matplotlib.pyplot"], RECORDER, _save_target)
     _install_folders()
+    crop_watch.install()
 
 
-def _input_for(path: Any) -> str | None:
-    """Return the input image that a missing path must have meant, or None."""
+def _input_for(path: Any) -> tuple[str, str] | None:
+    """Return the input image that a missing path must have meant, and the repair's name, if any."""
     if not isinstance(path, (str, os.PathLike)):
         return None
     text = os.fspath(path)
     if not isinstance(text, str) or not RECORDER.images or os.path.exists(text):
         return None
+    named = holds_input(text, sys._getframe(2))
+    repair = "image_path" if named else "input_path"
     name = os.path.basename(text)
     for image in RECORDER.images:
         if os.path.basename(image.path) == name:
-            return image.path
+            return image.path, repair
     absolute = os.path.abspath(text)
     private = any(absolute.startswith(f"{folder}/") for folder in MOUNTED)
     relative_in_output = os.path.dirname(text) == "" and absolute.startswith(OUTPUT_FOLDER)
     if private and not relative_in_output:
         return None  # a file of an earlier step that is really missing
-    if len(RECORDER.images) == 1 and name.lower().endswith(IMAGE_SUFFIXES):
-        return RECORDER.images[0].path
+    if (len(RECORDER.images) == 1 or named) and name.lower().endswith(IMAGE_SUFFIXES):
+        return RECORDER.images[0].path, repair
     return None
 
 
@@ -123,28 +169,36 @@ def _writable(path: str) -> bool:
     return any(absolute == f or absolute.startswith(f"{f}/") for f in MOUNTED)
 
 
-def _output_for(path: Any, failed: bool) -> str | None:
-    """Return where to save instead of a path that cannot be written, or None to leave it."""
-    if not isinstance(path, (str, os.PathLike)):
-        return None
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        return None
-    absolute = os.path.abspath(text)
-    if any(absolute == os.path.abspath(image.path) for image in RECORDER.images):
+def _output_for(path: str, raises: bool) -> str | None:
+    """Return where to save instead of a path that cannot be written, or None to leave it.
+
+    Args:
+        path: What the program gives.
+        raises: Whether saving where there is no folder fails, instead of doing nothing.
+    """
+    if _is_input(path):
         RECORDER.repaired("keep_input")
-        return _free_name(os.path.basename(text))
-    if not failed:
+        return _free_name(os.path.basename(path))
+    absolute = os.path.abspath(path)
+    writable, there = _writable(absolute), os.path.isdir(os.path.dirname(absolute))
+    if writable and there:
         return None
-    folder = os.path.dirname(absolute)
-    if _writable(absolute):
-        if os.path.isdir(folder):
+    if writable or (raises and not there):
+        if not raises:
+            RECORDER.missed |= Mending(folders=True)
+        if not RECORDER.may_repair_call() and (raises or not RECORDER.mending.folders):
             return None
-        os.makedirs(folder, exist_ok=True)
+    if writable:
+        os.makedirs(os.path.dirname(absolute), exist_ok=True)
         RECORDER.repaired("output_folder")
-        return text
+        return path
     RECORDER.repaired("output_path")
-    return f"{OUTPUT_FOLDER}/{os.path.basename(text)}"
+    return _free_name(os.path.basename(path))
+
+
+def _is_input(path: str) -> bool:
+    absolute = os.path.abspath(path)
+    return any(absolute == os.path.abspath(image.path) for image in RECORDER.images)
 
 
 def _free_name(name: str) -> str:
@@ -162,19 +216,20 @@ def _alias(path: Any, real: str) -> None:
         RECORDER.aliases[text] = real
 
 
-def _can_save(path: Any) -> bool:
-    """Tell whether a file can be made at `path`, without making it."""
-    if not isinstance(path, (str, os.PathLike)):
-        return True
-    folder = os.path.dirname(os.path.abspath(os.fspath(path)))
-    return os.path.isdir(folder) and _writable(os.path.abspath(os.fspath(path)))
-
-
-def _save_target(path: Any) -> Any:
+def _save_target(path: Any, raises: bool = True) -> Any:
     """Return the path to save to, with the repairs noted."""
-    target = _output_for(path, not _can_save(path))
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        return path
+    place = path_map.moved(path)
+    if place is not path:  # in a folder, or over a file, that was moved
+        RECORDER.repaired("keep_input" if _is_input(os.fspath(path)) else "output_path")
+        target = _output_for(place, raises)
+        return place if target is None else target
+    target = _output_for(os.fspath(path), raises)
     if target is None:
         return path
+    if target != os.fspath(path):
+        MOVED.move_file(os.fspath(path), target)
     _alias(path, target)
     return target
 
@@ -207,26 +262,26 @@ def _install_cv2(cv2: Any, imread_in_place: bool) -> None:
 
     @functools.wraps(cv2.imread)
     def read(filename: Any, *args: Any, **kwargs: Any) -> Any:
-        image = imread(_real(filename), *args, **kwargs)
+        image = imread(path_map.real(filename), *args, **kwargs)
         if image is None:
             meant = _input_for(filename)
-            if meant is not None:
-                image = imread(_real(meant), *args, **kwargs)
+            if meant is not None and RECORDER.may_repair_call():
+                image = imread(path_map.real(meant[0]), *args, **kwargs)
                 if image is not None:
-                    RECORDER.repaired("input_path")
+                    RECORDER.repaired(meant[1])
         return image
 
     @functools.wraps(imwrite)
     def write(filename: Any, img: Any, *args: Any, **kwargs: Any) -> Any:
-        target = _save_target(filename)
-        result = imwrite(_real(target), img, *args, **kwargs)
+        target = _save_target(filename, raises=False)
+        result = imwrite(path_map.real(target), img, *args, **kwargs)
         if result:
             RECORDER.saved(target)
         return result
 
     def show(winname: Any, mat: Any) -> None:
         path = RECORDER.figure_path("shown")
-        if imwrite(_real(path), mat):
+        if imwrite(path_map.real(path), _as_in_a_window(mat)):
             RECORDER.saved(path)
 
     cv2.imread, cv2.imwrite, cv2.imshow = read, write, show
@@ -234,6 +289,16 @@ def _install_cv2(cv2: Any, imread_in_place: bool) -> None:
     cv2.waitKeyEx = lambda delay=0: -1
     for name in ("destroyAllWindows", "destroyWindow", "namedWindow", "resizeWindow", "moveWindow"):
         setattr(cv2, name, lambda *args, **kwargs: None)
+
+
+def _as_in_a_window(pixels: Any) -> Any:
+    """Return pixels of any kind as OpenCV's windows show them: fractions have white at 1."""
+    import numpy as np
+
+    pixels = np.asarray(pixels)
+    if pixels.dtype == np.bool_ or pixels.dtype.kind == "f":
+        return np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
 
 
 def _install_pillow(module: Any) -> None:
@@ -246,41 +311,32 @@ def _install_pillow(module: Any) -> None:
             return open_image(fp, *args, **kwargs)
         except FileNotFoundError:
             meant = _input_for(fp)
-            if meant is None:
+            if meant is None or not RECORDER.may_repair_call():
                 raise
-            image = open_image(meant, *args, **kwargs)
-            RECORDER.repaired("input_path")
+            image = open_image(meant[0], *args, **kwargs)
+            RECORDER.repaired(meant[1])
             return image
 
     @functools.wraps(save)
     def save_(self: Any, fp: Any, format: Any = None, **params: Any) -> None:
         target = _save_target(fp)
         image = self
-        if _needs_flat(self, target, format):
+        if _needs_flat(self, target, format) and RECORDER.may_repair_call():
             RECORDER.repaired("flatten_alpha")
-            image = _flat(module, self)
+            image = flat(self)
         save(image, target, format, **params)
         if isinstance(target, (str, os.PathLike)):
             RECORDER.saved(os.fspath(target))
 
     def show(self: Any, title: Any = None) -> None:
         path = RECORDER.figure_path("shown")
-        _flat(module, self).save(path)
+        flat(self).save(path)
 
     crop = image_class.crop
 
     @functools.wraps(crop)
     def crop_(self: Any, box: Any = None) -> Any:
-        try:
-            return crop(self, box)
-        except ValueError:
-            # "Coordinate 'right' is less than 'left'": bounds that only the run could know.
-            width, height = self.size
-            fixed = fix_box(list(box), width, height, clips_itself=False)
-            if fixed is None:
-                raise
-            RECORDER.repairs += fixed.repairs
-            return crop(self, fixed.box)
+        return crop(self, CROPS.box(self.size, box, sys._getframe(1)))
 
     module.open, image_class.save, image_class.show = open_, save_, show
     image_class.crop = crop_
@@ -296,142 +352,26 @@ def _needs_flat(image: Any, target: Any, kind: Any) -> bool:
     )
 
 
-def _flat(module: Any, image: Any) -> Any:
-    if image.mode in ("RGB", "L"):
-        return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        flat = module.new("RGB", image.size, (255, 255, 255))
-        flat.paste(image, mask=image.getchannel("A"))
-        return flat
-    return image.convert("RGB")
-
-
-def _install_pyplot(pyplot: Any) -> None:
-    from matplotlib.figure import Figure
-
-    savefig = Figure.savefig
-
-    @functools.wraps(savefig)
-    def save(self: Any, fname: Any, *args: Any, **kwargs: Any) -> Any:
-        target = _save_target(fname)
-        result = savefig(self, target, *args, **kwargs)
-        if isinstance(target, (str, os.PathLike)):
-            path = os.fspath(target)
-            suffix = os.path.splitext(path)[1]
-            RECORDER.saved(path if suffix else f"{path}.png")
-        return result
-
-    def show(*args: Any, **kwargs: Any) -> None:
-        for number in pyplot.get_fignums():
-            pyplot.figure(number).savefig(RECORDER.figure_path("figure"))
-        pyplot.close("all")
-
-    Figure.savefig = save  # type: ignore[method-assign]
-
-    def show_one(self: Any, warn: bool = True) -> None:
-        self.savefig(RECORDER.figure_path("figure"))
-
-    Figure.show = show_one  # type: ignore[method-assign]
-    pyplot.show = show
-
-
 def _install_folders() -> None:
     mkdir = os.mkdir
 
     @functools.wraps(mkdir)
     def make(path: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            mkdir(path, *args, **kwargs)
+            mkdir(path_map.real(path), *args, **kwargs)
         except OSError as error:
-            # Making the folder for the output where nothing can be written: files saved there
-            # go to the output folder, so the folder itself is not needed.
-            if isinstance(error, FileExistsError) or not isinstance(path, str):
+            # A folder for the output where nothing can be made: it is made in the output folder,
+            # and found under its path.
+            if isinstance(error, FileExistsError) or not isinstance(path, (str, os.PathLike)):
                 raise
-            if _writable(path) or kwargs.get("dir_fd") is not None:
+            text = os.fspath(path)
+            if not isinstance(text, str) or _writable(text) or kwargs.get("dir_fd") is not None:
                 raise
+            if isinstance(error, FileNotFoundError) and not RECORDER.may_repair_call():
+                raise
+            place = _free_name(os.path.basename(os.path.abspath(text)))
+            mkdir(path_map.real(place), *args, **kwargs)
+            MOVED.move_folder(text, place)
             RECORDER.repaired("output_path")
 
     os.mkdir = make
-
-
-def _real(path: Any) -> Any:
-    """Return where a path really is; only hosts without mount namespaces move anything."""
-    return _MAPPED(path) if _MAPPED is not None else path
-
-
-_MAPPED: Callable[[Any], Any] | None = None
-
-
-def install_path_map(
-    folders: PrivateFolders, images: list[ImageInfo], tools: tuple[str, ...] = ()
-) -> None:
-    """Make the paths of the prompt work on a host without mount namespaces.
-
-    The private folders and the input images lie in a session folder there; functions that take a
-    path get the real one. Tools are where they are, also below /tmp.
-    """
-    global _MAPPED
-    prefixes = list(zip(MOUNTED, folders, strict=True))
-    exact = {image.path: image.real for image in images}
-
-    def mapped(path: Any) -> Any:
-        if not isinstance(path, (str, os.PathLike)):
-            return path
-        text = os.fspath(path)
-        if not isinstance(text, str):
-            return path
-        if text in exact:
-            return exact[text]
-        if any(text == tool or text.startswith(f"{tool}/") for tool in tools):
-            return path
-        for old, new in prefixes:
-            if text == old or text.startswith(f"{old}/"):
-                return new + text[len(old) :]
-        return path
-
-    def back(path: str) -> str:
-        for old, new in prefixes:
-            if path == new or path.startswith(f"{new}/"):
-                return old + path[len(new) :]
-        return path
-
-    first = _MAPPED is None
-    _MAPPED = mapped
-    if not first:
-        return
-    for name in _PATH_FUNCTIONS:
-        setattr(os, name, _with_mapped_path(getattr(os, name), 1))
-    for name in ("rename", "replace", "link", "symlink"):
-        setattr(os, name, _with_mapped_path(getattr(os, name), 2))
-    opener = _with_mapped_path(builtins.open, 1)
-    builtins.open = io.open = opener
-    getcwd = os.getcwd
-    os.getcwd = lambda: back(getcwd())
-
-
-_PATH_FUNCTIONS = (
-    "stat",
-    "lstat",
-    "listdir",
-    "scandir",
-    "mkdir",
-    "rmdir",
-    "remove",
-    "unlink",
-    "access",
-    "open",
-    "chdir",
-    "chmod",
-    "utime",
-    "readlink",
-    "truncate",
-)
-
-
-def _with_mapped_path(function: Any, count: int) -> Any:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*(_real(a) for a in args[:count]), *args[count:], **kwargs)
-
-    return call

@@ -44,8 +44,58 @@ def _strip_fence(code: str) -> str:
     return _FENCE_LINE.sub("", code.strip("\r\n"))
 
 
-def _normalise_characters(code: str) -> str:
+_CURLY = {"\u2018": "\u2018\u2019\u201a\u2032'", "\u201c": '\u201c\u201d\u201e\u2033"'}
+_CURLY |= {quote: ends for ends in [*_CURLY.values()] for quote in ends[:-1]}
+"""A quotation mark that is none of Python's -> the ones that end a string which it begins."""
+
+
+def _normalise_everything(code: str) -> str:
     return code.translate(_CHARACTERS)
+
+
+def _normalise_outside_strings(code: str) -> str:
+    """Replace characters of the code itself; strings and comments stay as they are."""
+    parts: list[str] = []
+    position = 0
+    while position < len(code):
+        character = code[position]
+        if character == "#":
+            end = code.find("\n", position)
+            end = len(code) if end < 0 else end
+            parts.append(code[position:end])
+        elif character in "\"'":
+            end = _end_of_string(code, position)
+            parts.append(code[position:end])
+        elif character in _CURLY:
+            ends = _CURLY[character]
+            end = position + 1
+            while end < len(code) and code[end] not in ends and code[end] != "\n":
+                end += 1
+            parts.append(ends[-1] + code[position + 1 : end] + ends[-1])
+            end += 1
+        else:
+            end = position + 1
+            parts.append(character.translate(_CHARACTERS))
+        position = end
+    return "".join(parts)
+
+
+def _end_of_string(code: str, start: int) -> int:
+    """Return where a string ends that begins with a quotation mark of Python's."""
+    quote = code[start]
+    if code.startswith(quote * 3, start):
+        quote *= 3
+    position = start + len(quote)
+    while position < len(code):
+        if code[position] == "\\":
+            position += 2
+        elif code.startswith(quote, position):
+            return position + len(quote)
+        elif len(quote) == 1 and code[position] == "\n":
+            return position
+        else:
+            position += 1
+    return len(code)
 
 
 def _indent_first_line(code: str) -> str:
@@ -59,7 +109,8 @@ _TEXT_REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("strip_fence", _strip_fence),
     ("dedent", textwrap.dedent),
     ("indent_first_line", _indent_first_line),
-    ("normalise_characters", _normalise_characters),
+    ("normalise_characters", _normalise_outside_strings),
+    ("normalise_characters", _normalise_everything),
 )
 
 
@@ -83,7 +134,7 @@ def repair_text(code: str) -> tuple[str, ast.Module, list[str]]:
     for name, change in _TEXT_REPAIRS:
         changed = change(text)
         if changed != text:
-            text, applied = changed, [*applied, name]
+            text, applied = changed, list(dict.fromkeys([*applied, name]))
             tree = _parse(text)
             if tree is not None:
                 return text, tree, applied

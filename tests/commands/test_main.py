@@ -21,6 +21,18 @@ def test_a_block_is_run_and_reported_as_json(tmp_path: Path) -> None:
     assert report["stdout"] == "42\n"
 
 
+def test_a_program_is_explained_as_it_was_run(tmp_path: Path) -> None:
+    block = tmp_path / "a.py"
+    block.write_text("print(cv.__name__)")
+    result = CliRunner().invoke(app, ["sandbox", "--explain", str(block)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[:3] == [
+        f"# {block}, repaired: cv2_alias",
+        "import cv2 as cv",
+        "print(cv.__name__)",
+    ]
+
+
 def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).output.strip() == swift_thyme.__version__
 
@@ -90,3 +102,11 @@ def test_a_module_to_preload_that_is_missing_is_named(tmp_path: Path) -> None:
     lines = run.stderr.splitlines()
     assert len(lines) <= 2
     assert "THYME_SANDBOX_PRELOAD: a sandbox worker cannot import 'not_there'" in lines[-1]
+
+
+def test_a_picture_in_place_of_a_program_is_named(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(b"\xff\xd8")
+    result = CliRunner().invoke(app, ["sandbox", str(picture)])
+    assert result.exit_code == 2
+    assert f"{picture} is no Python file; a picture is given with --image" in result.output

@@ -1,7 +1,7 @@
 """One trajectory; a character-level codec and a scripted sandbox session stand in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -172,6 +172,23 @@ async def test_images_over_the_limit_end_the_trajectory_as_a_whole() -> None:
     assert outcome.images == ()
     assert trajectory.summary.end_reason is EndReason.IMAGE_LIMIT
     assert trajectory.summary.images == 1
+
+
+async def test_images_that_were_only_saved_never_end_a_trajectory() -> None:
+    saved = replace(PICTURE, printed=False)
+    both = ExecutionResult(
+        ExecutionStatus.OK, images=(saved, saved, PICTURE), parts=(saved, replace(saved), PICTURE)
+    )
+    trajectory, _ = make_trajectory(both, both, both, both, limits=Limits(max_images=6))
+    counts = []
+    for _ in range(3):
+        outcome = await trajectory.advance(ids("<code>1</code>"), "stop")
+        assert not outcome.done, trajectory.summary.end_reason
+        counts.append(len(outcome.images))
+    assert counts == [3, 1, 1]
+    assert outcome.images == (PICTURE,)
+    assert (await trajectory.advance(ids("<code>1</code>"), "stop")).done
+    assert trajectory.summary.end_reason is EndReason.IMAGE_LIMIT
 
 
 OBSERVATION_LENGTH = len("<sandbox_output></sandbox_output>") + IMAGE_TOKENS

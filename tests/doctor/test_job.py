@@ -50,6 +50,20 @@ def test_a_file_is_looked_at_and_flags_behind_it_win(tmp_path: Path, suffix: str
     assert state_of(["swift", "rlhf", str(file), "--num_generations", "5"]) is State.OK
 
 
+def test_variables_of_a_file_count_where_the_environment_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    values = {"rlhf_type": "grpo", "num_generations": 4, "gradient_accumulation_steps": 5}
+    file.write_text(json.dumps({"ENV": {"NPROC_PER_NODE": 8, "MAX_PIXELS": 1000}, **values}))
+    assert state_of([str(file)]) is State.OK
+    assert state_of(["NPROC_PER_NODE=3", str(file)]) is State.BROKEN
+
+
+def test_a_data_set_that_is_not_there_is_named() -> None:
+    assert state_of([*FLAGS, "--dataset", "gone.jsonl#100"], "dataset") is State.BROKEN
+    subjects = {f.subject for f in job_findings([*FLAGS, "--dataset", "owner/name#100"])}
+    assert "job: dataset" not in subjects
+
+
 def test_a_script_is_run_with_a_stand_in_for_swift(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"MODEL": str(TINY_MODEL), "DATASET": "rl.jsonl", "SAVE_PATH": "out"}
     front = [f"{name}={value}" for name, value in values.items()]

@@ -65,6 +65,23 @@ def grpo_flags(
     }
 
 
+def server_flags() -> dict[str, Any]:
+    """Return the flags of a ``swift rollout`` that serves such a job."""
+    return {
+        "model": TINY_MODEL,
+        "model_type": "qwen2_5_vl",
+        "template": "thyme_tiny",
+        "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py"],
+        "O3": True,
+        "torch_dtype": "float32",
+        "max_length": 1024,
+        "use_hf": True,
+        "vllm_max_model_len": 1024,
+        "vllm_enforce_eager": True,
+        "vllm_gpu_memory_utilization": 0.3,
+    }
+
+
 def as_argv(flags: dict[str, Any]) -> list[str]:
     """Return flags as command-line arguments."""
     argv: list[str] = []

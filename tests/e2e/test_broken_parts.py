@@ -13,28 +13,15 @@ import pytest
 
 from swift_thyme.host.server_watch import ENGINE_DIED
 from swift_thyme.sandbox.processes import descendants
-from tests.conftest import ROOT, TINY_MODEL, cpu_environment, python_program
+from tests.conftest import ROOT, cpu_environment, python_program
 from tests.sandbox.servers import ServerProcess
 
-from .jobs import SWIFT, as_argv, grpo_flags, rollout_server, training_log
+from .jobs import SWIFT, as_argv, grpo_flags, rollout_server, server_flags, training_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 MANY_STEPS = 1000
 PATIENCE_S = 400
-SERVER = {
-    "model": TINY_MODEL,
-    "model_type": "qwen2_5_vl",
-    "template": "thyme_tiny",
-    "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py"],
-    "O3": True,
-    "torch_dtype": "float32",
-    "use_hf": True,
-    "max_length": 1024,
-    "vllm_max_model_len": 1024,
-    "vllm_enforce_eager": True,
-    "vllm_gpu_memory_utilization": 0.3,
-}
 
 
 @contextmanager
@@ -96,7 +83,7 @@ def test_an_engine_that_is_killed_under_a_server_stops_the_trainer(
     mode = {"use_vllm": True, "vllm_mode": "server", "vllm_server_host": "127.0.0.1"}
     flags = grpo_flags(tiny_data, output, steps=MANY_STEPS) | mode
     path = f"{ROOT}:{ROOT / 'tests' / 'e2e' / 'cpu_server'}"
-    with rollout_server(tmp_path / "server.log", SERVER) as port:
+    with rollout_server(tmp_path / "server.log", server_flags()) as port:
         with running_job(log, flags | {"vllm_server_port": port}, PYTHONPATH=path) as job:
             wait_for_a_step(job, output, log)
             for pid in engines():

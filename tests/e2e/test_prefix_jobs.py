@@ -17,9 +17,8 @@ from swift_thyme.core.placeholders import IMAGE_TOKENS
 from swift_thyme.core.protocol import STOP_STRINGS
 from swift_thyme.core.trajectory_files import read_trajectories
 from swift_thyme.rewards.format import follows_format
-from tests.conftest import TINY_MODEL
 
-from .jobs import VLLM_FLAGS, rollout_server, training_log
+from .jobs import VLLM_FLAGS, rollout_server, server_flags, training_log
 from .test_rollouts import flat, mean_difference, run_and_capture
 
 PREFIX = "<think>"
@@ -58,26 +57,12 @@ def test_a_job_trains_and_rewards_what_it_would_without_the_prefix(
     assert all(trajectory.completion in completions for trajectory in kept)
 
 
-SERVER = {
-    "model": TINY_MODEL,
-    "model_type": "qwen2_5_vl",
-    "template": "thyme_tiny",
-    "external_plugins": ["plugin/agent_rm.py", "plugin/testbed.py"],
-    "O3": True,
-    "torch_dtype": "float32",
-    "max_length": 1024,
-    "use_hf": True,
-    "vllm_max_model_len": 1024,
-    "vllm_enforce_eager": True,
-    "vllm_gpu_memory_utilization": 0.3,
-    "response_prefix": PREFIX,
-}
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A `swift rollout` of the tiny model with the prefix; yields its address."""
-    with rollout_server(tmp_path / "server.log", SERVER) as port:
+    with rollout_server(
+        tmp_path / "server.log", server_flags() | {"response_prefix": PREFIX}
+    ) as port:
         yield f"http://127.0.0.1:{port}"
 
 

@@ -47,6 +47,7 @@ OTHERS = {
     "args": "transformers' trainer",
     "callback_handler": "transformers' trainer",
     "model": "transformers' trainer",
+    "output_dir": "transformers' training arguments",
     "train_dataset": "transformers' trainer",
     "O3": "ours, on the argument object",
     "thyme_sampling": "ours, on the argument object",

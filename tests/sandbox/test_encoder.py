@@ -290,6 +290,7 @@ def test_more_files_than_can_be_told_are_left_out(folder: Path) -> None:
     for number in range(100):
         picture(folder, f"{number}.png", 28)
     printed = "".join(f"not_there_{number}.png\n" for number in range(9000))
+    printed += "".join(f"{number}.png\n" for number in range(100))
     images = found_in(encoder, printed)
     assert len(images) == changed_limit(small_settings(images=1))
     assert [image.refused for image in images[1:]] == ["a block can return 1 images"] * 67

@@ -35,7 +35,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "write_root": ("open('/x', 'w')\nprint('ESCAPED')", "refused", DENIED),
     "write_etc": ("open('/etc/passwd', 'a').write('x')\nprint('ESCAPED')", "refused", DENIED),
     "write_usr": ("open('/usr/bin/x', 'w')\nprint('ESCAPED')", "refused", DENIED),
-    "make_folder_usr": ("os.makedirs('/usr/x/y')\nprint('ESCAPED' * os.path.isdir('/usr/x'))", "hidden", ""),
+    "make_folder_usr": ("os.makedirs('/usr/x/y')\nprint('ESCAPED' * ('x' in os.listdir('/usr')))", "hidden", ""),
     "write_library": ("open(np.__file__, 'a').write('#')\nprint('ESCAPED')", "refused", DENIED),
     "delete_library": ("os.remove(np.__file__)\nprint('ESCAPED')", "refused", DENIED),
     "touch_library": ("before = os.stat(np.__file__).st_mtime_ns\ntry: os.utime(np.__file__, (1, 1))\nfinally: print('ESCAPED' * (os.stat(np.__file__).st_mtime_ns != before))", "refused|hidden", ""),
@@ -69,7 +69,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "name_lookup": ("import socket\nprint('ESCAPED', socket.gethostbyname('example.com'))", "refused", "gaierror|herror|OSError"),
     "http": ("import urllib.request\nurllib.request.urlopen('http://169.254.169.254/', timeout=1)\nprint('ESCAPED')", "refused", "URLError"),
     "unix_socket": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('{host}/listener')\nprint('ESCAPED')", "refused", DENIED),
-    "abstract_unix_socket": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('\\0thyme-test')\nprint('ESCAPED')", "refused", DENIED),
+    "abstract_unix_socket": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('\\0{pid}{host}')\nprint('ESCAPED')", "refused", DENIED),
     "listen": ("import socket\ns = socket.socket()\ns.bind(('', 0))\nprint('ESCAPED')", "refused", DENIED),
     # other processes and programs
     "kill_test_process": ("os.kill({pid}, 9)\nprint('ESCAPED')", "refused", "ProcessLookupError|PermissionError"),
@@ -150,7 +150,7 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
     "abort": ("os.abort()", "killed", ""),
     "segmentation_fault": ("import ctypes\nctypes.string_at(1)", "killed", ""),
     "close_descriptors": ("os.closerange(0, 200)", "killed", ""),
-    "close_stdout": ("os.close(1)\nprint('ESCAPED')", "any", ""),
+    "close_stdout": ("os.close(1)\nprint('done')", "any", ""),
     "forge_reply": (FORGE + "send('BlockReport', error=None, repairs=['ESCAPED'], saved=[], aliases={})\nraise KeyError('mine')", "any", ""),
     "forge_reply_of_another_form": ("import json\nfor f in range(3, 100):\n    try: os.write(f, json.dumps({'done': 1, 'error': None, 'repairs': ['ESCAPED']}).encode())\n    except OSError: pass", "killed", ""),
     "forge_failure": (FORGE + "send('Broken', reason='ESCAPED')", "killed", ""),
@@ -204,7 +204,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "secret.txt").write_text("host secret")
     with socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as abstract:
         named.bind(str(folder / "listener"))
-        abstract.bind("\0thyme-test")
+        # Of this run alone: abstract names are shared by all processes of the machine.
+        abstract.bind(f"\0{os.getpid()}{folder}")
         named.listen()
         abstract.listen()
         yield folder

@@ -10,6 +10,7 @@ import pytest
 from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
 from swift_thyme.sandbox import messages as m
 from swift_thyme.sandbox.frames import Frame, FrameReader
+from swift_thyme.sandbox.mending import CropPlace, Mending
 from swift_thyme.sandbox.message_codec import (
     Message,
     decode_datagram,
@@ -25,6 +26,7 @@ INPUT = ImageInfo("/data/a.jpg", "/data/a.jpg", 200, 100)
 SAVED = (m.SavedFile(3, "/tmp/a.png"),)
 FOUND = m.FoundImage(0, 4, "a.png", None, b"png", 30, 40, ("flatten_alpha",))
 REFUSED = m.FoundImage(4, 4, "b.png", "it cannot be decoded")
+MENDING = Mending(("plt",), ("/a.png",), True, False, (CropPlace(1, 2, 3, 4),))
 
 EXAMPLES: list[Message] = [
     m.Setup(SandboxSettings(workers=3, disable=("uid",), memory_mb=100)),
@@ -41,7 +43,7 @@ EXAMPLES: list[Message] = [
     m.Failed(7, m.FailureKind.CALLER, "no such path"),
     m.BlockDone(
         *(7, ExecutionStatus.OK, "a\n", None),
-        *((m.SentImage(b"x", 3, 4, "n"),), ("dedent",), 0.5, ("a", 0)),
+        *((m.SentImage(b"x", 3, 4, "n"),), ("dedent",), 0.5, ("a", 0), "x = 1"),
     ),
     m.MakeSession("/tmp/\udcff/1", 70000, 1 << 28),
     m.MakeSession(None, None, 1 << 28),
@@ -54,11 +56,12 @@ EXAMPLES: list[Message] = [
     m.Finished(),
     m.ChangedFiles(("/tmp/a",)),
     m.RunProgram("x = '\ud800'".encode("utf-8", "surrogatepass"), (INPUT,), 2.0),
+    m.RunProgram(b"x", (INPUT,), 2.0, MENDING),
     m.HandOver(True),
     m.RunnerReady(),
     m.BlockReport(
         *(m.ReportedError(m.ErrorKind.MEMORY, "MemoryError"), ("dedent",), SAVED),
-        *({"a": "/tmp/a"}, True),
+        *({"a": "/tmp/a"}, True, MENDING, "x = 1"),
     ),
     m.FindImages("a.png\n", SAVED, {"a": "/tmp/a"}, (INPUT,), 2.5),
     m.KeepFiles(),
@@ -125,7 +128,9 @@ def test_a_message_comes_out_of_a_datagram_as_it_went_in(message: Message) -> No
 def test_a_result_comes_out_as_it_went_in() -> None:
     images = tuple(ReturnedImage(bytes([n]) * 9, 30 + n, 40, f"{n}.png") for n in range(3))
     parts = ("a", images[1], "b", images[0], images[2])
-    result = ExecutionResult(ExecutionStatus.OK, "ab", None, images, ("dedent",), 1.25, parts)
+    result = ExecutionResult(
+        *(ExecutionStatus.OK, "ab", None, images, ("dedent",), 1.25, parts, "x = 1")
+    )
     message = decode_frame(frame_of(m.BlockDone.of(1, result)), m.BlockDone)
     assert message.result() == result
 

@@ -60,12 +60,12 @@ def put_package(folder: Path) -> None:
 def put_libraries(folder: Path, *names: str) -> None:
     """Put installed libraries into a folder, with the shared objects that they load."""
     folder.mkdir(exist_ok=True)
-    shared = {"PIL": "pillow.libs", "numpy": "numpy.libs", "cv2": "opencv_python_headless.libs"}
+    shared = {"PIL": "pillow.libs", "numpy": "numpy.libs", "cv2": "opencv_*.libs"}
     for name in names:
         spec = find_spec(name)
         assert spec is not None and spec.submodule_search_locations
         source = Path(next(iter(spec.submodule_search_locations)))
-        for place in (source, source.parent / shared[name]):
+        for place in (source, *source.parent.glob(shared[name])):
             if place.is_dir():
                 shutil.copytree(place, folder / place.name, copy_function=_link)
 

@@ -9,6 +9,7 @@ from tests.sandbox.rule_programs import (  # isort: skip
     messages,
     pictures,
     processes,
+    second_runs,
     secrets,
     states,
 )
@@ -22,4 +23,4 @@ ROWS_OF_LAYERS: dict[str, Row] = {
     **secrets.ROWS,
 }
 """Programs whose end depends on the layers that there are."""
-ROWS: dict[str, Row] = {**ROWS_OF_LAYERS, **pictures.ROWS, **interpreter.ROWS}
+ROWS: dict[str, Row] = {**ROWS_OF_LAYERS, **pictures.ROWS, **interpreter.ROWS, **second_runs.ROWS}

@@ -39,7 +39,8 @@ def _inside():
         raise LookupError("runner")
     def message(kind, **given):
         kind = first([kind], module("messages"), module("runner"))
-        plain = {"error": None, "aliases": {}, "hurry": False, "reason": "", "maps": False}
+        plain = {"error": None, "aliases": {}, "hurry": False, "reason": "", "maps": False,
+                 "mending": None, "program": None}
         names = [f.name for f in dataclasses.fields(kind)]
         return kind(**{n: given.get(n, plain.get(n, ())) for n in names})
     def encode(item):
