@@ -29,6 +29,7 @@ from swift_thyme.core.errors import SettingsError, ThymeError
 from swift_thyme.doctor.finding import Check, Finding, State
 from swift_thyme.doctor.host import host_contract
 from swift_thyme.doctor.sandbox_backend import is_remote, sandbox_backend
+from swift_thyme.doctor.threads import threads
 
 __all__ = ["CHECKS", "Check", "Finding", "ProbeFailedError", "State", "findings", "probe"]
 
@@ -382,6 +383,7 @@ CHECKS = (
     Check("Rewards", judge),
     Check("Machine", disk),
     Check("Machine", shared_memory),
+    Check("Machine", threads),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swift_thyme.host.contract_entries import JOB_GROUPS, Group, Kind, Piece, Use
+from swift_thyme.host.contract_rollout import ROLLOUT_USES
 from swift_thyme.host.contract_templates import TEMPLATE_USES
 
 __all__ = ["DOCUMENTED", "JOB_GROUPS", "USES", "Group", "Kind", "Piece", "Use"]
@@ -397,5 +398,6 @@ USES = (
     Use(Group.TESTBED, "swift.rlhf_trainers.vllm_client", "", Kind.DEFINED,
         "PyNcclCommunicator _broadcast_tensors_for_vllm_weight_sync", "cpu_vllm",
         "replaced: weights travel without GPUs"),
+    *ROLLOUT_USES,
 )
 # fmt: on

@@ -48,6 +48,7 @@ from swift_thyme.host.flag_row import Job, job_of
 from swift_thyme.host.full_disks import explain_full_disks
 from swift_thyme.host.preflight import log_preflight
 from swift_thyme.host.template_check import check_job
+from swift_thyme.host.threads import settle_threads
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -177,11 +178,18 @@ def accept_o3_flag() -> bool:
         if job_of(arguments) in (Job.GRPO, Job.ROLLOUT):
             check_job(arguments)
         fill_defaults(arguments, O3Settings.from_env())
+        settle_threads(on_gpu=not getattr(arguments, "use_cpu", False) and _has_gpu())
         _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _look_ahead(arguments: Any) -> None:

@@ -48,7 +48,12 @@ __all__ = ["O3Scheduler", "limits_from_arguments"]
 
 logger = logging.getLogger(__name__)
 
-TRUNCATED = (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT, EndReason.REPETITION)
+TRUNCATED = (
+    EndReason.LENGTH_LIMIT,
+    EndReason.IMAGE_LIMIT,
+    EndReason.REPETITION,
+    EndReason.DEADLINE,
+)
 """End reasons that count as truncated, for ``--overlong_filter``."""
 
 
@@ -133,6 +138,9 @@ class O3Scheduler(ServerRollout):
             # not get ready.
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(asyncio.run, self._sessions.start()).result()
+        elif getattr(o3.host_arguments(), "vllm_mode", "server") != "server":
+            # A trainer makes its scheduler before its engine, which takes longer to load.
+            self._sessions.warm_up()
         self._thinking = thinking_tags(template)
         warn_about_format(prefix_of(template), self._thinking)
         logger.info("o3 scheduler: %s", self._limits)
@@ -227,7 +235,7 @@ class O3Scheduler(ServerRollout):
         }
         if summary.end_reason in TRUNCATED:
             response_choice.finish_reason = "length"
-        elif response_choice.finish_reason == "length":
+        elif response_choice.finish_reason in ("length", EndReason.DEADLINE.value):
             # A tag ended the turn before the engine did.
             response_choice.finish_reason = "stop"
         if outcome.kept < len(token_ids) or 0 in mask:

@@ -21,6 +21,7 @@ from swift_thyme.core.errors import EngineError, SettingsError, ThymeError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
 from swift_thyme.host.response_prefix import check_prefix
+from swift_thyme.host.threads import settle_threads
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.hub import find_model, one_line
 from swift_thyme.inference.model_folder import (
@@ -116,6 +117,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         _require(name)
         folder = _located(settings)
         require(Group.INFERENCE, Group.IMAGES, Group.PREFIX, Group.SAMPLING)
+        settle_threads(on_gpu=has_gpu())
         try:
             opener = _open_vllm if name == "vllm" else _open_transformers
             engine = opener(settings, _checkpoint(settings, folder))

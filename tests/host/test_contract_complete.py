@@ -22,7 +22,8 @@ SOURCES = sorted(
     ]
 )
 TABLE = {
-    *("contract.py", "contract_entries.py", "contract_table.py", "contract_templates.py"),
+    *("contract.py", "contract_entries.py", "contract_rollout.py"),
+    *("contract_table.py", "contract_templates.py"),
 }
 
 SUBJECTS = {
