@@ -36,6 +36,6 @@ else
     --dataloader_num_workers 0 --logging_steps 1 --log_completions false \
     --save_strategy steps --save_steps 100000 "$@"
 fi
-last=$(find "$OUT" -maxdepth 1 -name 'checkpoint-*' | sort -t- -k2 -n | tail -1)
+last=$(find "$OUT" -maxdepth 1 -name "checkpoint-*" | sort -t- -k2 -n | tail -1)
 cp -n "$MODEL"/*.json "$MODEL"/*.jinja "$last"/
 ln -sfn "$(basename "$last")" "$OUT/model"
