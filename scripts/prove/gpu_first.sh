@@ -3,7 +3,7 @@
 # of everything else, to know the times. usage: bash gpu_first.sh SECONDS (in the packed folder)
 set -u
 seconds=${1:-400}
-tar -xJf code.txz scripts/prove/gpu_setup.sh
+tar -xzf code.tgz scripts/prove/gpu_setup.sh
 . scripts/prove/gpu_setup.sh
 started=$(date +%s)
 say() { echo "$(($(date +%s) - started)) s: $*"; }
@@ -70,10 +70,13 @@ for l in open('/tmp/try/$name/logging.jsonl'):
 tail -n 3 $OUT/try_*.log
 cat /tmp/pre/*.json
 mkdir -p $OUT/m
-for name in 2m_a 2m_b 14m_a 14m_b; do tar -C /tmp/pre -cf - $name $name.pretrain.json | xz -1 -T8 >/tmp/pre/$name.txz; done
-for name in 2m_a 2m_b; do cp /tmp/pre/$name.txz $OUT/m/; done
-ls -la /tmp/pre
-split -b 15M -d /tmp/pre/14m_a.txz $OUT/m/14m_a.txz.
-tar -C $OUT -cJf $OUT/m/logs.txz --exclude=m . 
+best=$(python3 -c "
+import json
+score = lambda n: sum(json.load(open(f'/tmp/pre/{n}.pretrain.json'))[k] for k in ('whole', 'pair'))
+print(max(('14m_a', '14m_b'), key=score))")
+for name in 2m_a 2m_b $best; do tar -C /tmp/pre -czf /tmp/pre/$name.tgz $name $name.pretrain.json; done
+cp /tmp/pre/2m_?.tgz $OUT/m/
+split -b 15M -d /tmp/pre/$best.tgz $OUT/m/$best.tgz.
+tar -C $OUT -czf $OUT/m/logs.tgz --exclude=./m .
 rm -f $OUT/*.log
 ls -la $OUT/m

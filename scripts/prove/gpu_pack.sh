@@ -10,6 +10,6 @@ rm -rf "$folder"/*
 mkdir -p "$folder"
 cp -r "$parts" "$folder/parts"
 cp "$parts/../scripts/install_parts.sh" "$folder/"
-git -C "$root" archive HEAD swift_thyme plugin scripts | xz -6 >"$folder/code.txz"
+git -C "$root" archive HEAD swift_thyme plugin scripts | gzip -9 >"$folder/code.tgz"
 for file in "$@"; do cp "$file" "$folder/"; done
 du -sb "$folder"

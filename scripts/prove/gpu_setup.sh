@@ -2,7 +2,7 @@
 here=$PWD
 if [ ! -f /tmp/site/env.sh ]; then
   bash install_parts.sh parts /tmp/site || exit 1
-  mkdir -p /tmp/code && tar -xJf code.txz -C /tmp/code
+  mkdir -p /tmp/code && tar -xzf code.tgz -C /tmp/code
 fi
 # shellcheck disable=SC1091
 . /tmp/site/env.sh

@@ -37,5 +37,7 @@ else
     --save_strategy steps --save_steps 100000 "$@"
 fi
 last=$(find "$OUT" -maxdepth 1 -name "checkpoint-*" | sort -t- -k2 -n | tail -1)
-cp -n "$MODEL"/*.json "$MODEL"/*.jinja "$last"/
+for file in "$MODEL"/*.json "$MODEL"/*.jinja; do
+  if [ ! -e "$last/$(basename "$file")" ]; then cp "$file" "$last/"; fi
+done
 ln -sfn "$(basename "$last")" "$OUT/model"
