@@ -1,8 +1,8 @@
 """Runs held-out items through the project's own loop, and writes one line per trajectory.
 
-    python scripts/prove/evaluate.py MODEL ITEMS.jsonl OUT.jsonl [--arm tools|withheld] [--temperature 0]
+    python scripts/prove/evaluate.py MODEL ITEMS.jsonl OUT.jsonl [--passes tools:0 tools:1 withheld:0]
 
-``withheld`` runs every block and then takes its output away: pictures are grey and printed text is
+A pass is a way to run and a temperature. ``withheld`` runs every block and then takes its output away: pictures are grey and printed text is
 empty. A model whose answers do not depend on what its code gives loses nothing there.
 """
 
@@ -36,6 +36,8 @@ from swift_thyme.sandbox import SandboxPool
 
 MAX_TOKENS = 500
 """Sampled tokens of a trajectory; the longest demonstration has about 230."""
+TEXTS = 70
+"""Trajectories of a pass that are kept with their text."""
 
 
 @cache
@@ -69,11 +71,14 @@ class _Withholding:
         return getattr(self._session, name)
 
 
-class WithholdingPool(SandboxPool):
+class _WithholdingPool:
     """A sandbox that runs everything and shows nothing."""
 
+    def __init__(self, pool: SandboxPool) -> None:
+        self._pool = pool
+
     async def open(self, images: Sequence[InputImage] = ()) -> Any:
-        return _Withholding(await super().open(images))
+        return _Withholding(await self._pool.open(images))
 
 
 def _task(row: dict[str, Any], index: int) -> Task:
@@ -87,7 +92,7 @@ def _task(row: dict[str, Any], index: int) -> Task:
 
 
 async def _one(
-    engine: Engine, pool: SandboxPool, row: dict[str, Any], index: int, loop: LoopSettings
+    engine: Engine, pool: Any, row: dict[str, Any], index: int, loop: LoopSettings
 ) -> dict[str, Any]:
     finished = None
     trajectory = run_trajectory(engine, _task(row, index), pool, loop, stream=False)
@@ -111,11 +116,11 @@ async def _one(
         "turns": summary.turns,
         "tokens": summary.sampled_tokens,
         "end": summary.end_reason.value if summary.end_reason else None,
-        "text": finished.completion,
+        "text": finished.completion if index < TEXTS else None,
     }
 
 
-async def _all(args: argparse.Namespace) -> list[dict[str, Any]]:
+async def _all(args: argparse.Namespace) -> None:
     rows = [json.loads(line) for line in args.items.read_text().splitlines()]
     rows = rows[: args.limit]
     settings = ModelSettings(
@@ -129,18 +134,32 @@ async def _all(args: argparse.Namespace) -> list[dict[str, Any]]:
         sampling=SamplingSettings(adaptive=True),
         engine_kwargs=json.loads(args.engine_kwargs),
     )
-    loop = LoopSettings(
-        sampling=Sampling(temperature=args.temperature, seed=args.seed), max_tokens=MAX_TOKENS
-    )
     gate = asyncio.Semaphore(args.concurrency)
-    kind = WithholdingPool if args.arm == "withheld" else SandboxPool
-    async with open_engine(settings) as engine, kind() as pool:
+    results: list[dict[str, Any]] = []
+    async with open_engine(settings) as engine, SandboxPool() as pool:
+        for name in args.passes:
+            started = time.monotonic()
+            arm, _, temperature = name.partition(":")
+            sampling = Sampling(temperature=float(temperature), seed=args.seed)
+            loop = LoopSettings(sampling=sampling, max_tokens=MAX_TOKENS)
+            shown = _WithholdingPool(pool) if arm == "withheld" else pool
 
-        async def one(index: int) -> dict[str, Any]:
-            async with gate:
-                return await _one(engine, pool, rows[index], index, loop)
+            async def one(index: int, shown: Any = shown, loop: Any = loop) -> dict[str, Any]:
+                async with gate:
+                    return await _one(engine, shown, rows[index], index, loop)
 
-        return await asyncio.gather(*map(one, range(len(rows))))
+            found = await asyncio.gather(*map(one, range(len(rows))))
+            results += [{"pass": name, **result} for result in found]
+            right, used = (
+                sum(result[key] for result in found) / len(found) for key in ("right", "tool_used")
+            )
+            print(
+                f"{args.out.name} {name}: right {right:.3f}, tool used {used:.3f}, "
+                f"n {len(found)}, {time.monotonic() - started:.0f} s",
+                file=sys.stderr,
+            )
+            # A call that is cut off keeps the passes that are done.
+            args.out.write_text("".join(json.dumps(result) + "\n" for result in results))
 
 
 def main() -> None:
@@ -150,27 +169,17 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("items", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--arm", choices=("tools", "withheld"), default="tools")
+    parser.add_argument("--passes", nargs="+", default=["tools:0"])
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--engine-kwargs", default="{}", help="further arguments of vLLM, as JSON")
     parser.add_argument("--memory", type=float, default=0.1, help="vLLM's share of a GPU")
-    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--concurrency", type=int, default=64)
     args = parser.parse_args()
-    started = time.monotonic()
     quiet_hosts()
-    results = asyncio.run(_all(args))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("".join(json.dumps(result) + "\n" for result in results))
-    right = sum(result["right"] for result in results) / len(results)
-    used = sum(result["tool_used"] for result in results) / len(results)
-    print(
-        f"{args.out.name}: right {right:.3f}, tool used {used:.3f}, n {len(results)}, "
-        f"{time.monotonic() - started:.0f} s",
-        file=sys.stderr,
-    )
+    asyncio.run(_all(args))
 
 
 if __name__ == "__main__":

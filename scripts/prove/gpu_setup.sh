@@ -1,8 +1,8 @@
 # Sourced on the GPU host, in the folder that gpu_pack.sh filled: unpacks and sets the environment.
-here=$PWD
 if [ ! -f /tmp/site/env.sh ]; then
   bash install_parts.sh parts /tmp/site || exit 1
   mkdir -p /tmp/code && tar -xzf code.tgz -C /tmp/code
+  cp -r ../../swift_thyme/testbed/model /tmp/code/swift_thyme/testbed/
 fi
 # shellcheck disable=SC1091
 . /tmp/site/env.sh

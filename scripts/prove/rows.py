@@ -154,6 +154,8 @@ def main() -> None:
     counts = dict(zip(_SPLITS, (args.stage1, args.stage2, args.rl, args.eval * 7), strict=True))
     with multiprocessing.get_context("spawn").Pool(args.workers) as workers:
         for split, count in counts.items():
+            if count == 0:
+                continue
             seed = _EVAL_SEED if split == "eval" else args.seed
             jobs = [(folder, seed, split, index) for index in range(count)]
             items = workers.map(_draw, jobs, chunksize=8)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: MODEL=... DATA=rows.jsonl OUT=... SEED=0 bash scripts/prove/train.sh {sft|grpo} [flags of swift]
 # One training of the proof, by this project's own commands. The last checkpoint is linked as
-# OUT/model. SWIFT="python3 -m swift.cli.main" where the command swift is not installed; CPU=1 on a
+# OUT/model. ENGINE=transformers samples without vLLM, ATS=off samples code as text. SWIFT="python3 -m swift.cli.main" where the command swift is not installed; CPU=1 on a
 # machine without a GPU. The flags given are added and override.
 [ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # started by sh
 set -euo pipefail
@@ -25,11 +25,13 @@ if [ "$what" = sft ]; then
     --save_strategy steps --save_steps 100000 "$@"
 else
   engine=(--use_vllm true --vllm_mode colocate --vllm_max_model_len 1536
-    --vllm_gpu_memory_utilization 0.1
-    --vllm_engine_kwargs "${ENGINE_KWARGS:-"{}"}")
+    --vllm_gpu_memory_utilization 0.1 --vllm_engine_kwargs "${ENGINE_KWARGS:-"{}"}")
   if [ -n "${CPU:-}" ]; then engine+=(--vllm_enforce_eager true); fi
+  if [ "${ENGINE:-vllm}" = transformers ]; then engine=(--use_vllm false); fi
+  # GRPO-ATS: code is sampled greedily.
+  if [ "${ATS:-on}" = on ]; then engine+=(--stop_words '<code>'); fi
   "${swift[@]}" rlhf --rlhf_type grpo "${flags[@]}" "${engine[@]}" \
-    --stop_words '<code>' --reward_funcs fmt_orm vqa_orm cst_orm \
+    --reward_funcs fmt_orm vqa_orm cst_orm \
     --learning_rate 1e-4 --lr_scheduler_type constant_with_warmup --warmup_ratio 0.05 --beta 0 \
     --per_device_train_batch_size 64 --num_generations 8 --temperature 1.0 \
     --max_length 1024 --max_completion_length 500 \
