@@ -109,7 +109,9 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / f"{name}.ttf"), size)
 
 
-def _noise(rng: np.random.Generator, size: int, cells: int, colour: float) -> npt.NDArray[np.float32]:
+def _noise(
+    rng: np.random.Generator, size: int, cells: int, colour: float
+) -> npt.NDArray[np.float32]:
     """Return smooth noise of one scale, shape (size, size, 3), -1 to 1; ``colour`` 0 is grey."""
     small = rng.integers(0, 256, size=(cells, cells, 3)).astype(np.float32)
     grey = small.mean(axis=2, keepdims=True)
@@ -161,7 +163,9 @@ def _clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int) -> 
             draw.polygon([*box[:2], *box[2:], box[0], box[3]], fill=colour)
 
 
-def _plate_image(rng: np.random.Generator, number: str, paper: tuple[int, ...], cell: int) -> Image.Image:
+def _plate_image(
+    rng: np.random.Generator, number: str, paper: tuple[int, ...], cell: int
+) -> Image.Image:
     """Return a plate of 2 x 1.25 cells, upright."""
     scale = _OVERSAMPLE
     width, height = 2 * cell * scale, int(1.25 * cell) * scale
@@ -190,9 +194,7 @@ def _places(rng: np.random.Generator) -> list[tuple[float, float]]:
     while True:
         found = [tuple(rng.uniform(1.6, CELLS - 1.6, size=2)) for _ in range(3)]
         apart = [
-            max(abs(a[0] - b[0]), abs(a[1] - b[1]))
-            for i, a in enumerate(found)
-            for b in found[:i]
+            max(abs(a[0] - b[0]), abs(a[1] - b[1])) for i, a in enumerate(found) for b in found[:i]
         ]
         if min(apart) > 5.5:
             return [(float(x), float(y)) for x, y in found]
