@@ -13,7 +13,7 @@ from pictures import CELLS, COLOURS, Plate, Scene
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tiny_model.architecture import (  # noqa: E402 - of the folder above
+from tiny_model.architecture import (
     Size,
     build_config,
     build_model,
@@ -21,8 +21,8 @@ from tiny_model.architecture import (  # noqa: E402 - of the folder above
     build_tokenizer,
 )
 
-from swift_thyme.core.protocol import build_user_prompt  # noqa: E402
-from swift_thyme.testbed.data import SYSTEM_PROMPT  # noqa: E402
+from swift_thyme.core.protocol import build_user_prompt
+from swift_thyme.testbed.data import SYSTEM_PROMPT
 
 __all__ = ["MOST_NUMBER", "SIZES", "make_model", "make_processor"]
 

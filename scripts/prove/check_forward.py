@@ -1,7 +1,7 @@
 """Compares the batched forward pass of pre-training with transformers' on one exercise."""
 
 import base_model
-import torch
+import torch  # noqa: TID253 - training code
 from exercises import Exercises
 from pretrain import _see, scenes_of
 from tiny_model.pretrain import Network

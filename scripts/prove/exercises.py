@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import base_model
-import torch
-import torch.nn.functional as F
+import torch  # noqa: TID253 - training code
+import torch.nn.functional as F  # noqa: TID253 - training code
 from items import clear_sentence, disc_sentence, locate_sentence, read_sentence, turn_sentence
 from pictures import COLOURS, TURNS, WINDOW, Window
 from tiny_model.pretrain import Network
-from torch import Tensor
+from torch import Tensor  # noqa: TID253 - training code
 
 __all__ = ["Exercises", "Outcome", "Scenes", "Task"]
 

@@ -5,7 +5,8 @@
 set -u
 until=$(($(date +%s) + $1))
 while [ "$(cat /tmp/r/phase 2>/dev/null)" != "done" ] && [ "$(date +%s)" -lt $until ]; do sleep 2; done
-cat /tmp/main.log | tail -60
+tail -60 /tmp/main.log
+cp /tmp/main.log /tmp/r/log/main.log
 nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader
 uptime
 for log in /tmp/r/rl/*/logging.jsonl; do
@@ -21,7 +22,6 @@ rm -rf /tmp/pack && mkdir -p /tmp/pack/models
   find eval log -type f -size -3M
   ls steps.json phase engine 2>/dev/null
 } >/tmp/pack/list
-cp /tmp/main.log log/main.log
 tar -czf /tmp/pack/results.tgz -T /tmp/pack/list
 cp /tmp/pack/results.tgz "$OUT/"
 if [ "${2:-}" = models ]; then
@@ -31,12 +31,13 @@ import shutil, sys
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-wanted = [f"sft/2m.tool.{s}.2/model" for s in range(3)] + [f"rl/2m.main.{s}/model" for s in range(3)]
-wanted += ["rl/14m.main.0/model"]
-for name in wanted:
-    source = Path("/tmp/r", name)
+root = Path("/tmp/r")
+found = sorted([*root.glob("sft/*.tool.*.2/model"), *root.glob("rl/*.main.*/model")])
+if any(root.glob("rl/*")):
+    found = [path for path in found if path.parts[3] == "rl"]
+for source in found:
+    name = str(source.relative_to(root))
     if not (source / "model.safetensors").exists():
-        print("no", name)
         continue
     target = Path("/tmp/pack/models", name.replace("/", "_").removesuffix("_model"))
     target.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """The items of the proof: questions about a scene, and how each is solved with the tool.
 
-This module owns the texts: questions, thoughts, programs. A demonstration is a list of steps; what a
-program gives is not written here but taken from a sandbox that runs it (``rows``).
+This module owns the texts: questions, thoughts, programs. A demonstration is a list of steps. What
+a program gives is not written here but taken from a sandbox that runs it (``rows``).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swift.loss_scale import LossScale, loss_scale_map
+from swift.loss_scale import LossScale, loss_scale_map  # noqa: TID253 - a plugin of ms-swift
 
 from swift_thyme.core.loss_mask import split_response
 from swift_thyme.core.protocol import OUTPUT_OPEN

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import base_model
-import torch
-import torch.nn.functional as F
+import torch  # noqa: TID253 - training code
+import torch.nn.functional as F  # noqa: TID253 - training code
 from exercises import Exercises, Scenes
 from tiny_model.architecture import save_model
 from tiny_model.pretrain import Network, Schedule, to_patches
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: TID253 - training code
 from views import CORNERS, ViewWorkers, draw_views
 
 _log = logging.getLogger("pretrain")

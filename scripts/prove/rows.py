@@ -1,11 +1,12 @@
 """Writes the data of the proof: demonstrations, rows for RL, held-out items.
 
-    python scripts/prove/rows.py OUT --seed 0 [--stage1 4000] [--stage2 1500] [--rl 2000] [--eval 70]
+    python scripts/prove/rows.py OUT --seed 0 [--stage1 4000] [--stage2 1500] [--rl 2000]
+                                 [--eval 70] [--kinds read disc]
 
-Files in OUT: ``stage1.jsonl`` and ``stage2.jsonl`` (demonstrations with the tool), ``direct1.jsonl``
-and ``direct2.jsonl`` (the same pictures and questions, answered at once), ``rl.jsonl``, and
-``eval.jsonl`` with the given number of items of each kind, always of the same pictures. Every
-program of a demonstration was run in the sandbox, and its output is the sandbox's. No two splits
+Files in OUT: ``stage1.jsonl`` and ``stage2.jsonl`` (demonstrations with the tool), their
+counterparts ``direct1.jsonl`` and ``direct2.jsonl`` (the same pictures and questions, answered at
+once), ``rl.jsonl``, and ``eval.jsonl`` with the given number of items of each kind, which are the
+same for all seeds. Every program of a demonstration was run in the sandbox, and its output is the sandbox's. No two splits
 share a picture.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -62,11 +62,10 @@ class _Drawn(NamedTuple):
     direct: str
 
 
-def _draw(job: tuple[Path, int, str, int]) -> _Drawn:
+def _draw(job: tuple[Path, int, str, int, tuple[str, ...]]) -> _Drawn:
     """Draw one item and write its picture."""
-    folder, seed, split, index = job
+    folder, seed, split, index, kinds = job
     rng = np.random.default_rng([seed, 100 + _SPLITS.index(split), index])
-    kinds = {"stage1": FIRST_STAGE, "stage2": SECOND_STAGE}.get(split, KINDS)
     kind = kinds[index % len(kinds)]
     size = int(rng.choice(SIZES, p=(0.3, 0.4, 0.2, 0.1)))
     scene = draw_scene(rng, size=size, **scene_options(kind))
@@ -147,17 +146,22 @@ def main() -> None:
     parser.add_argument("--stage2", type=int, default=1500)
     parser.add_argument("--rl", type=int, default=2000)
     parser.add_argument("--eval", type=int, default=70, help="items of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     folder = args.out.resolve() / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    counts = dict(zip(_SPLITS, (args.stage1, args.stage2, args.rl, args.eval * 7), strict=True))
+    counts = dict(
+        zip(_SPLITS, (args.stage1, args.stage2, args.rl, args.eval * len(args.kinds)), strict=True)
+    )
     with multiprocessing.get_context("spawn").Pool(args.workers) as workers:
         for split, count in counts.items():
             if count == 0:
                 continue
             seed = _EVAL_SEED if split == "eval" else args.seed
-            jobs = [(folder, seed, split, index) for index in range(count)]
+            of_split = {"stage1": FIRST_STAGE, "stage2": SECOND_STAGE}.get(split, KINDS)
+            kinds = tuple(kind for kind in of_split if kind in args.kinds)
+            jobs = [(folder, seed, split, index, kinds) for index in range(count)]
             items = workers.map(_draw, jobs, chunksize=8)
             if split in ("rl", "eval"):
                 _write(args.out / f"{split}.jsonl", map(_question_row, items))

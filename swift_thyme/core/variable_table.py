@@ -59,6 +59,18 @@ _ROLLOUT = (
     ),
     *group(
         "Rollout",
+        "host/tool_use_watch.py",
+        count(
+            "THYME_TOOL_USE_STEPS",
+            8,
+            "steps whose tool use is compared with that of as many earlier ones; the log warns "
+            "where it fell; 0 compares nothing",
+            "steps",
+            low=0,
+        ),
+    ),
+    *group(
+        "Rollout",
         "sampling/sampling_settings.py",
         number(
             "THYME_CODE_TEMPERATURE",
