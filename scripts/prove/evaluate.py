@@ -3,7 +3,8 @@
     python scripts/prove/evaluate.py MODEL ITEMS.jsonl OUT.jsonl [--passes tools:0 withheld:0]
 
 A pass is a way to run and a temperature. ``withheld`` runs every block and then takes its output
-away: pictures are grey and printed text is empty. A model whose answers do not depend on what its code gives loses nothing there.
+away: pictures are grey and printed text is empty. A model whose answers do not depend on what its
+code gives loses nothing there.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 Files in OUT: ``stage1.jsonl`` and ``stage2.jsonl`` (demonstrations with the tool), their
 counterparts ``direct1.jsonl`` and ``direct2.jsonl`` (the same pictures and questions, answered at
 once), ``rl.jsonl``, and ``eval.jsonl`` with the given number of items of each kind, which are the
-same for all seeds. Every program of a demonstration was run in the sandbox, and its output is the sandbox's. No two splits
-share a picture.
+same for all seeds. Every program of a demonstration was run in the sandbox, whose output it has.
+No two splits share a picture.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from swift_thyme.core.environment import Reader
 from swift_thyme.core.statistics import difference
 from swift_thyme.core.summary import TrajectorySummary
-from swift_thyme.core.environment import Reader
 
 __all__ = ["ToolUse", "ToolUseWatch"]
 
