@@ -12,13 +12,13 @@ cd "$root"
 out=${1:-$root/output/prove_small}
 start=$root/scripts/prove/start_2m
 mkdir -p "$out"
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" CPU=1 LOADERS=0 SEED="${SEED:-0}" THYME_KEEP_TRAJECTORIES=1
+export PYTHONPATH="$root:$root/scripts${PYTHONPATH:+:$PYTHONPATH}" CPU=1 LOADERS=0 SEED="${SEED:-0}" THYME_KEEP_TRAJECTORIES=1
 began=$(date +%s)
 say() { echo "$(($(date +%s) - began)) s: $*"; }
 finished() { [ -e "$out/$1/model/config.json" ]; }
 
 if [ ! -e "$out/data/eval.jsonl" ]; then
-  python scripts/prove/rows.py "$out/data" --seed "$SEED" --stage1 1000 --stage2 0 --rl 400 --eval 60 \
+  python -m prove.rows "$out/data" --seed "$SEED" --stage1 1000 --stage2 0 --rl 400 --eval 60 \
     --kinds read pale disc --workers 2 >"$out/rows.log" 2>&1
 fi
 say "data"
@@ -39,7 +39,7 @@ fi
 say "GRPO"
 for name in direct tool rl; do
   if [ ! -e "$out/$name.jsonl" ]; then
-    python scripts/prove/evaluate.py "$out/$name/model" "$out/data/eval.jsonl" "$out/$name.jsonl" --engine vllm \
+    python -m prove.evaluate "$out/$name/model" "$out/data/eval.jsonl" "$out/$name.jsonl" --engine vllm \
       --memory 0.3 --passes tools:1 tools:0 >"$out/$name.eval.log" 2>&1
   fi
 done
@@ -47,6 +47,6 @@ say "evaluation"
 for pass in tools:1 tools:0; do
   echo
   echo "$([ $pass = tools:1 ] && echo "sampled at temperature 1" || echo "greedy"), 120 tool items and 60 others:"
-  python scripts/prove/table.py "no tools=$out/direct.jsonl" "SFT=$out/tool.jsonl" "SFT + RL=$out/rl.jsonl" \
+  python -m prove.table "no tools=$out/direct.jsonl" "SFT=$out/tool.jsonl" "SFT + RL=$out/rl.jsonl" \
     --pass $pass --against SFT
 done

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from items import KINDS, block, demonstrate, make_item, without_tool
-from pictures import CELLS, COLOURS, Plate, Scene
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tiny_model.architecture import (
     Size,
     build_config,
@@ -21,6 +14,8 @@ from tiny_model.architecture import (
     build_tokenizer,
 )
 
+from prove.items import KINDS, block, demonstrate, make_item, without_tool
+from prove.pictures import CELLS, COLOURS, Plate, Scene
 from swift_thyme.core.protocol import build_user_prompt
 from swift_thyme.testbed.data import SYSTEM_PROMPT
 

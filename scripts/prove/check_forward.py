@@ -1,11 +1,12 @@
 """Compares the batched forward pass of pre-training with transformers' on one exercise."""
 
-import base_model
 import torch  # noqa: TID253 - training code
-from exercises import Exercises
-from pretrain import _see, scenes_of
 from tiny_model.pretrain import Network
-from views import draw_views
+
+from prove import base_model
+from prove.exercises import Exercises
+from prove.pretrain import _see, scenes_of
+from prove.views import draw_views
 
 processor = base_model.make_processor()
 model = base_model.make_model(processor, "2m", 0)

@@ -1,6 +1,6 @@
 """Runs held-out items through the project's own loop, and writes one line per trajectory.
 
-    python scripts/prove/evaluate.py MODEL ITEMS.jsonl OUT.jsonl [--passes tools:0 withheld:0]
+    python -m prove.evaluate MODEL ITEMS.jsonl OUT.jsonl [--passes tools:0 withheld:0]
 
 A pass is a way to run and a temperature. ``withheld`` runs every block and then takes its output
 away: pictures are grey and printed text is empty. A model whose answers do not depend on what its

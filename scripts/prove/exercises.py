@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import base_model
 import torch  # noqa: TID253 - training code
 import torch.nn.functional as F  # noqa: TID253 - training code
-from items import clear_sentence, disc_sentence, locate_sentence, read_sentence, turn_sentence
-from pictures import COLOURS, TURNS, WINDOW, Window
 from tiny_model.pretrain import Network
 from torch import Tensor  # noqa: TID253 - training code
+
+from prove import base_model
+from prove.items import clear_sentence, disc_sentence, locate_sentence, read_sentence, turn_sentence
+from prove.pictures import COLOURS, TURNS, WINDOW, Window
 
 __all__ = ["Exercises", "Outcome", "Scenes", "Task"]
 

@@ -11,7 +11,7 @@ ports() { next_port=$((next_port + 7)); }
 evaluate() {
   local slot=$1 gpu=$2 name=$3 model=$4
   shift 4
-  CUDA_VISIBLE_DEVICES=$gpu flock "/tmp/slot.$slot" timeout 260 python3 scripts/prove/evaluate.py "$model" \
+  CUDA_VISIBLE_DEVICES=$gpu flock "/tmp/slot.$slot" timeout 260 python3 -m prove.evaluate "$model" \
     "$D/ev/eval.jsonl" "$R/eval/$name.jsonl" --engine vllm --engine-kwargs "$(cat "$R/engine")" \
     --passes "$@" >"$R/log/eval.$name.log" 2>&1
   grep -h "right" "$R/log/eval.$name.log" || say "no evaluation of $name"

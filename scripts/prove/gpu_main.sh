@@ -19,11 +19,11 @@ echo '{"kv_cache_memory_bytes": 2000000000, "compilation_config": {"mode": 0, "c
 make_rows() { # ROWS OF stage1, stage2, rl; the held-out items are the same for all seeds
   local seed share=$((cores / 4)) pids=()
   for seed in $SEEDS; do
-    THYME_SANDBOX_WORKERS=$share python3 scripts/prove/rows.py "$D/s$seed" --seed "$seed" --stage1 "$1" --stage2 "$2" \
+    THYME_SANDBOX_WORKERS=$share python3 -m prove.rows "$D/s$seed" --seed "$seed" --stage1 "$1" --stage2 "$2" \
       --rl "$3" --eval 0 --workers "$share" >"$R/log/rows.$seed.log" 2>&1 &
     pids+=($!)
   done
-  python3 scripts/prove/rows.py "$D/ev" --stage1 0 --stage2 0 --rl 0 --eval 50 --workers "$share" >"$R/log/rows.ev.log" 2>&1 &
+  python3 -m prove.rows "$D/ev" --stage1 0 --stage2 0 --rl 0 --eval 50 --workers "$share" >"$R/log/rows.ev.log" 2>&1 &
   wait "${pids[@]}" $!
   say "rows $(cat "$D"/*/*.jsonl | wc -l)"
 }

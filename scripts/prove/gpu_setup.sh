@@ -6,7 +6,7 @@ if [ ! -f /tmp/site/env.sh ]; then
 fi
 # shellcheck disable=SC1091
 . /tmp/site/env.sh
-export PYTHONPATH="/tmp/code:$PYTHONPATH" SWIFT="python3 -m swift.cli.main"
+export PYTHONPATH="/tmp/code:/tmp/code/scripts:$PYTHONPATH" SWIFT="python3 -m swift.cli.main"
 export MODELSCOPE_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 export VLLM_LOGGING_LEVEL=WARNING THYME_KEEP_TRAJECTORIES=1 THYME_SANDBOX_WORKERS=4
 cd /tmp/code || exit 1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from pictures import VIEW_SIZE, Plate, Scene, Window, choose_window
 
+from prove.pictures import VIEW_SIZE, Plate, Scene, Window, choose_window
 from swift_thyme.core.protocol import (
     ANSWER_CLOSE,
     ANSWER_OPEN,

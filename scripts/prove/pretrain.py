@@ -1,6 +1,6 @@
 """Vision pre-training of the proof's models, in plain torch: to see, no word of the protocol.
 
-    python scripts/prove/pretrain.py OUT --size 2m --device cuda --seconds 400 [--seed 0]
+    python -m prove.pretrain OUT --size 2m --device cuda --seconds 400 [--seed 0]
 
 The vision tower first learns with direct heads, then the whole model does short exercises: name
 windows, read digits, say how a plate lies, name the disc, copy a box, write a sum. The heads stay
@@ -17,14 +17,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import base_model
 import torch  # noqa: TID253 - training code
 import torch.nn.functional as F  # noqa: TID253 - training code
-from exercises import Exercises, Scenes
 from tiny_model.architecture import save_model
 from tiny_model.pretrain import Network, Schedule, to_patches
 from torch import Tensor, nn  # noqa: TID253 - training code
-from views import CORNERS, ViewWorkers, draw_views
+
+from prove import base_model
+from prove.exercises import Exercises, Scenes
+from prove.views import CORNERS, ViewWorkers, draw_views
 
 _log = logging.getLogger("pretrain")
 _HEAD_SHARE = 0.2

@@ -1,6 +1,6 @@
 """Writes the data of the proof: demonstrations, rows for RL, held-out items.
 
-    python scripts/prove/rows.py OUT --seed 0 [--stage1 4000] [--stage2 1500] [--rl 2000]
+    python -m prove.rows OUT --seed 0 [--stage1 4000] [--stage2 1500] [--rl 2000]
                                  [--eval 70] [--kinds read disc]
 
 Files in OUT: ``stage1.jsonl`` and ``stage2.jsonl`` (demonstrations with the tool), their
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from items import (
+
+from prove.items import (
     FIRST_STAGE,
     KINDS,
     SECOND_STAGE,
@@ -34,8 +35,7 @@ from items import (
     scene_options,
     without_tool,
 )
-from pictures import SIZES, draw_scene
-
+from prove.pictures import SIZES, draw_scene
 from swift_thyme.core.protocol import IMAGE_TAG, THINK_OPEN, build_user_prompt
 from swift_thyme.sandbox import InputImage, SandboxPool, render_observation
 from swift_thyme.testbed.data import SYSTEM_PROMPT
@@ -43,7 +43,7 @@ from swift_thyme.testbed.data import SYSTEM_PROMPT
 __all__ = ["main"]
 
 SPREAD = 1.2
-"""Deviation of the demonstrated windows, in cells: about two thirds show the whole plate."""
+"""Deviation of the demonstrated windows, in cells: about four fifths show the whole plate."""
 _SPLITS = ("stage1", "stage2", "rl", "eval")
 _EVAL_SEED = 9
 """Held-out items are the same for all seeds."""

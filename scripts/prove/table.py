@@ -1,6 +1,6 @@
 """Tables of the proof, from the files of ``evaluate.py``.
 
-    python scripts/prove/table.py NAME=a.jsonl[,b.jsonl,...] ... [--pass tools:1] [--against NAME]
+    python -m prove.table NAME=a.jsonl[,b.jsonl,...] ... [--pass tools:1] [--against NAME]
 
 A row is an arm, of one or several seeds; seeds answer the same items, so an item counts once
 (``core/statistics.py``). Tool items and the others are separate columns. With ``--against`` each
@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from items import KINDS, TOOL_KINDS
-
+from prove.items import KINDS, TOOL_KINDS
 from swift_thyme.core.statistics import Estimate, difference, mean_score
 
 Record = Mapping[str, Any]

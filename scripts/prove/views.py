@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pictures import (
+from PIL import Image, ImageOps
+
+from prove.pictures import (
     CELLS,
     COLOURS,
     SIZES,
@@ -21,7 +23,6 @@ from pictures import (
     choose_window,
     draw_scene,
 )
-from PIL import Image, ImageOps
 
 __all__ = ["CHUNK", "Views", "ViewWorkers", "draw_views", "shows_plate"]
 
