@@ -30,7 +30,7 @@ from prove.views import CORNERS, ViewWorkers, draw_views
 _log = logging.getLogger("pretrain")
 _HEAD_SHARE = 0.2
 """Share of the time that the direct heads get for themselves."""
-_RATES = {"2m": 1.2e-3, "14m": 5e-4}
+_RATES = {"2m": 2e-3, "14m": 1e-3}
 
 
 class _Pool:

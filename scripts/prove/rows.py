@@ -43,7 +43,7 @@ from swift_thyme.testbed.data import SYSTEM_PROMPT
 __all__ = ["main"]
 
 SPREAD = 1.2
-"""Deviation of the demonstrated windows, in cells: about four fifths show the whole plate."""
+"""Deviation of the demonstrated windows, in cells: about seven in ten show the whole plate."""
 _SPLITS = ("stage1", "stage2", "rl", "eval")
 _EVAL_SEED = 9
 """Held-out items are the same for all seeds."""

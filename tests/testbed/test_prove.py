@@ -24,14 +24,14 @@ def test_a_scene_is_a_function_of_its_seed():
     assert first.jpeg() != other.jpeg()
 
 
-def test_about_four_fifths_of_the_demonstrated_windows_show_the_plate():
+def test_about_seven_in_ten_of_the_demonstrated_windows_show_the_plate():
     views = pytest.importorskip("prove.views")
     rng = np.random.default_rng(0)
     shown = []
     for _ in range(2000):
         plate = pictures.Plate("47", *rng.uniform(1.6, pictures.CELLS - 1.6, size=2), 0)
         shown.append(views.shows_plate(pictures.choose_window(plate, rng, rows.SPREAD), plate))
-    assert 0.75 < np.mean(shown) < 0.85
+    assert 0.65 < np.mean(shown) < 0.75
 
 
 @pytest.fixture(scope="module")
