@@ -89,7 +89,14 @@ reinforce() {
 }
 
 if [ "$PHASE" = sft ]; then
+  # A base that is too large to travel is made here, beside the data.
+  if [ ! -e "$BASE/config.json" ]; then
+    python3 -m prove.pretrain "$BASE" --size $SIZE --device cuda --seconds "${PRETRAIN:-200}" --seed 1 \
+      --workers $((cores / 2)) >"$R/log/pretrain.log" 2>&1 &
+    pretraining=$!
+  fi
   make_rows 3000 1400 0
+  wait "${pretraining:-}" 2>/dev/null
   supervised
 else
   make_rows 0 0 900
