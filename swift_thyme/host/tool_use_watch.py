@@ -7,6 +7,8 @@ the comparison and the words; counting is :mod:`swift_thyme.core.summary`'s.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +20,10 @@ __all__ = ["ToolUse", "ToolUseWatch"]
 
 LEAST_FALL = 0.05
 """A fall (share of trajectories) that is told; the next one is told after as much again."""
+_ERRORS = 3.0
+"""Standard errors that a fall has to have, by how much steps differ from each other. Where some
+questions need no tool, a step's rate depends on what it asks. The best earlier steps are the best
+of many, so two errors would speak too often."""
 
 
 class ToolUse(NamedTuple):
@@ -61,7 +67,8 @@ class ToolUseWatch:
     def __init__(self, steps: int | None = None) -> None:
         self._window = Reader().count("THYME_TOOL_USE_STEPS") if steps is None else steps
         self._steps: list[ToolUse] = []
-        self._best: tuple[float, int, ToolUse] | None = None
+        self._best: list[ToolUse] = []
+        self._best_first = 0
         self._told = 1.0
 
     def settle(self, summaries: Sequence[TrajectorySummary]) -> str | None:
@@ -77,20 +84,35 @@ class ToolUseWatch:
             return None
         # The earlier steps end where the last ones begin.
         first = len(self._steps) - 2 * self._window
-        earlier = sum(self._steps[first : first + self._window], ToolUse())
-        if self._best is None or earlier.rate > self._best[0]:
-            self._best = (earlier.rate, first + 1, earlier)
-        return self._judge(sum(self._steps[-self._window :], ToolUse()), *self._best)
+        earlier = self._steps[first : first + self._window]
+        if not self._best or _sum(earlier).rate > _sum(self._best).rate:
+            self._best, self._best_first = earlier, first + 1
+        return self._judge(self._steps[-self._window :])
 
-    def _judge(self, last: ToolUse, rate: float, first: int, best: ToolUse) -> str | None:
-        _, high = difference(last.rate, last.trajectories, rate, best.trajectories)
-        if rate - last.rate < LEAST_FALL or high >= 0 or last.rate > self._told - LEAST_FALL:
+    def _judge(self, steps: Sequence[ToolUse]) -> str | None:
+        last, best = _sum(steps), _sum(self._best)
+        fall = best.rate - last.rate
+        _, high = difference(last.rate, last.trajectories, best.rate, best.trajectories)
+        error = math.sqrt((_variance(steps) + _variance(self._best)) / self._window)
+        if fall < LEAST_FALL or high >= 0 or fall < _ERRORS * error:
+            return None
+        if last.rate > self._told - LEAST_FALL:
             return None
         self._told = last.rate
         without = last.trajectories - last.used
+        end = self._best_first + self._window - 1
         return (
             f"tool use fell to {last.rate:.1%} of the trajectories of the last {self._window} "
-            f"steps; in steps {first} to {first + self._window - 1} it was {rate:.1%}. Of those "
+            f"steps; in steps {self._best_first} to {end} it was {best.rate:.1%}. Of those "
             f"without the tool {last.no_code / without:.0%} wrote no code, in the others it failed "
             "or nothing read its output. docs/training.md, 'Tool use that falls', says what helps"
         )
+
+
+def _sum(steps: Sequence[ToolUse]) -> ToolUse:
+    return sum(steps, ToolUse())
+
+
+def _variance(steps: Sequence[ToolUse]) -> float:
+    """Return how much the rates of steps vary; 0 for a single step."""
+    return statistics.variance(step.rate for step in steps) if len(steps) > 1 else 0.0
