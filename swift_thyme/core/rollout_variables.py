@@ -73,6 +73,18 @@ ROLLOUT = (
     ),
     *group(
         "Rollout",
+        "host/tool_use_watch.py",
+        count(
+            "THYME_TOOL_USE_STEPS",
+            8,
+            "steps whose tool use is compared with that of as many earlier ones; the log warns "
+            "where it fell; 0 compares nothing",
+            "steps",
+            low=0,
+        ),
+    ),
+    *group(
+        "Rollout",
         "core/thinking.py",
         text(
             "THYME_THINK_TAGS",

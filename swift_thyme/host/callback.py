@@ -38,6 +38,7 @@ from swift_thyme.host.response_prefix import check_server, prefix_of
 from swift_thyme.host.server_watch import watch_server
 from swift_thyme.host.shown_rollouts import Showcase
 from swift_thyme.host.step_times import StepTimes, mean_times, watch_times
+from swift_thyme.host.tool_use_watch import ToolUseWatch
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -84,6 +85,7 @@ def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, floa
     metrics = {
         "thyme/trajectories": float(n),
         "thyme/tool_use_rate": sum(summary.tool_used for summary in summaries) / n,
+        "thyme/no_code_rate": sum(summary.blocks_written == 0 for summary in summaries) / n,
         "thyme/turns": sum(summary.turns for summary in summaries) / n,
         "thyme/blocks": sum(summary.blocks_written for summary in summaries) / n,
         "thyme/blocks_ran": sum(summary.blocks_ran for summary in summaries) / n,
@@ -203,6 +205,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         super().__init__(args, trainer)
         self._keep_settings = KeepSettings.from_env()
         self._sandbox_steps = SandboxSteps()
+        self._tool_use = ToolUseWatch()
         self._keeper: Keeper | None = None
         self._watching = False
         self._seen_rollouts = False
@@ -365,3 +368,6 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
                 self.trainer._metrics[mode][name].append(value)
         if mode == "train":
             self._sandbox_steps.settle(summaries)
+            fallen = self._tool_use.settle(summaries)
+            if fallen is not None and self.trainer.accelerator.is_main_process:
+                logger.warning("%s", fallen)
