@@ -4,7 +4,7 @@ mkdir -p "$R"/{sft,rl,eval,log} "$D"
 started=$(date +%s)
 now() { echo "$(($(date +%s) - started))"; }
 say() { echo "$(now) s: $*"; }
-next_port=29600
+next_port=${FIRST_PORT:-29600}
 ports() { next_port=$((next_port + 7)); }
 
 # evaluate SLOT GPU NAME MODEL PASSES...: at most one at a time in a slot.
@@ -29,18 +29,23 @@ sft_chain() {
   say "sft $name $([ -e "$R/sft/$name.2/model/config.json" ] && echo done || echo FAILED)"
 }
 
-# rl PORT GPU NAME MODEL SEED [flags]: until RL_END seconds after the start, or RL_STEPS steps.
+# rl PORT GPU NAME MODEL SEED [flags]: until RL_END seconds after the start, or RL_STEPS steps. A job
+# that ends before its first checkpoint is started once more, with the setting of RL_AGAIN.
 rl() {
-  local port=$1 gpu=$2 name=$3 model=$4 seed=$5
+  local port=$1 gpu=$2 name=$3 model=$4 seed=$5 setting
   shift 5
   if [ ! -e "$model/config.json" ]; then
     say "rl $name: no model $model"
     return
   fi
   export CUDA_VISIBLE_DEVICES=$gpu MASTER_PORT=$port SEED=$seed
-  ENGINE_KWARGS=$(cat "$R/engine") MODEL=$model DATA=$D/s$seed/rl.jsonl OUT=$R/rl/$name \
-    timeout -k 5 "$((RL_END - $(now)))" bash scripts/prove/train.sh grpo --max_steps "$RL_STEPS" \
-    --save_steps 10 "$@" >"$R/log/rl.$name.log" 2>&1
+  ENGINE_KWARGS=$(cat "$R/engine") && export ENGINE_KWARGS
+  for setting in FIRST=1 "${RL_AGAIN:-}"; do
+    if [ -z "$setting" ] || compgen -G "$R/rl/$name/checkpoint-*" >/dev/null; then continue; fi
+    env "$setting" MODEL="$model" DATA="$D/s$seed/rl.jsonl" OUT="$R/rl/$name" \
+      timeout -k 5 "$((RL_END - $(now)))" bash scripts/prove/train.sh grpo --max_steps "$RL_STEPS" \
+      --save_steps 5 "$@" >>"$R/log/rl.$name.log" 2>&1
+  done
   say "rl $name ended, $(tail -1 "$R/rl/$name/logging.jsonl" | grep -o '"global_step/max_steps": "[0-9/]*"')"
 }
 

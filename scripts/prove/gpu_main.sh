@@ -2,12 +2,12 @@
 # One phase of the proof on the GPUs of one host: PHASE=sft (data, supervised training of all arms,
 # their evaluation) or PHASE=rl (GRPO of all arms from the checkpoints of the first phase, and their
 # evaluation). gpu_call.sh starts it. SIZE is 2m or 14m, BASE the pre-trained model, SFT_ARMS and
-# RL_ARMS what is compared beside the main runs; RL_END is when GRPO stops, in seconds.
+# RL_ARMS what is compared (RL_ARMS beside the main runs); RL_END is when GRPO stops, in seconds.
 set -u
 . scripts/prove/gpu_setup.sh
 . scripts/prove/gpu_jobs.sh
 : "${PHASE:?}" "${SIZE:=2m}" "${BASE:=$PRE/2m_b}" "${SEEDS=0 1 2}"
-: "${SFT_STEPS_1:=1200}" "${SFT_STEPS_2:=400}" "${SFT_LR:=5}" "${SFT_ARMS=direct unmasked rounds}"
+: "${SFT_STEPS_1:=1200}" "${SFT_STEPS_2:=400}" "${SFT_LR:=5}" "${SFT_ARMS=tool direct unmasked rounds}"
 : "${RL_STEPS:=200}" "${RL_END:=470}" "${RL_LR:=1e-4}" "${RL_ARMS=no_ats no_code_tokens no_cst}"
 # nproc would obey OMP_NUM_THREADS.
 cores=$(env -u OMP_NUM_THREADS nproc) gpus=$(nvidia-smi -L | wc -l) turn=0
@@ -31,7 +31,7 @@ make_rows() { # ROWS OF stage1, stage2, rl; the held-out items are the same for 
 supervised() {
   declare -A flags=([unmasked]="--loss_scale default" [rounds]="--loss_scale thyme_all_rounds")
   local arm seed rows pids=() slot=0
-  for arm in tool $SFT_ARMS; do
+  for arm in $SFT_ARMS; do
     rows=stage
     if [ "$arm" = direct ]; then rows=direct; fi
     for seed in $SEEDS; do
@@ -53,6 +53,14 @@ reinforce() {
   local arm seed step name names=() pids=()
   python3 -m swift_thyme.rewards.local_judge --port 8001 >"$R/log/judge.log" 2>&1 &
   local judge=$!
+  for seed in $SEEDS; do
+    # A model whose evaluation an earlier call had no time for.
+    turn=$((turn + 1)) name=$SIZE.tool.$seed
+    if [ -e "$R/sft/$name.2/model" ] && [ ! -e "$R/eval/sft.$name.jsonl" ]; then
+      evaluate "sft.$seed" $((turn % gpus)) "sft.$name" "$R/sft/$name.2/model" tools:0 tools:1 withheld:0 &
+      pids+=($!)
+    fi
+  done
   for seed in $SEEDS; do
     for arm in main $RL_ARMS; do
       ports
