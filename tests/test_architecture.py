@@ -38,7 +38,7 @@ HOST_BLIND = {"inference", "sandbox_server", "serve", "web", "evaluation", "data
 """Packages that must do without ms-swift's training side."""
 TRAINING_SIDE = {
     *("callback", "flag", "kept_rollouts", "missing_rewards", "register", "rollout_records"),
-    *("scheduler", "server_rollout", "shown_rollouts"),
+    *("scheduler", "server_rollout", "shown_rollouts", "continuous_rollout"),
 }
 
 ENGINE_ADAPTERS = {

@@ -19,6 +19,7 @@ OF_OTHERS = {
     "FILE.py",
     "report.txt",  # what a command writes
     "my_prompt.txt",  # the same
+    "prompt_0_to_1000.txt",  # the same
     "images/",
     "pictures/",
     "output/",

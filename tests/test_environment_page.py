@@ -27,6 +27,7 @@ ALLOWED = {
     "swift_thyme/sandbox/preload.py": "empties its own",
     "plugin/thyme_checkout.py": "adds to the import path of child processes",
     "scripts/bench_ats.py": "sets what vLLM reads when it is imported",
+    "scripts/bench_rollout.py": "sets what vLLM reads when it is imported",
     "scripts/make_tiny_model.py": "passes all on to a child process",
 }
 """Files that may touch the environment besides by the reader."""

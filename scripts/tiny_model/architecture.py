@@ -8,7 +8,8 @@ and the vocabulary are small. This module owns these choices and how they are sa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from swift_thyme.testbed.task import GRID, PICTURE_SIZE, VIEW_SIZE, WINDOW_SIZE,
 __all__ = [
     "SPECIAL_TOKENS",
     "SHORT_PROMPTS",
+    "TESTBED_SIZE",
     "ShortPrompt",
+    "Size",
     "build_tokenizer",
     "build_processor",
     "build_config",
@@ -114,8 +117,15 @@ def _corpus() -> Iterator[str]:
         yield from [f"{corner}"] * 200
 
 
-def build_tokenizer() -> Any:
-    """Return the byte-level BPE tokenizer (a ``PreTrainedTokenizerFast``); it encodes any text."""
+def build_tokenizer(
+    corpus: Iterable[str] | None = None, vocab_size: int = VOCAB_BEFORE_ADDED
+) -> Any:
+    """Return a byte-level BPE tokenizer (a ``PreTrainedTokenizerFast``); it encodes any text.
+
+    Args:
+        corpus: Texts that the vocabulary is made from; None takes those of the testbed.
+        vocab_size: Most entries before special tokens and tags.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -128,9 +138,9 @@ def build_tokenizer() -> Any:
     )
     core.decoder = decoders.ByteLevel()
     core.train_from_iterator(
-        _corpus(),
+        _corpus() if corpus is None else corpus,
         trainers.BpeTrainer(
-            vocab_size=VOCAB_BEFORE_ADDED,
+            vocab_size=vocab_size,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -168,8 +178,23 @@ def build_processor(tokenizer: Any) -> Any:
     )
 
 
-def build_config(tokenizer: Any) -> Any:
-    """Return the model's configuration (heads of 32, which vLLM's CPU attention supports)."""
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is; text and vision have heads of 32 and the same width."""
+
+    width: int = 128
+    text_layers: int = 4
+    text_mlp: int = 256
+    vision_layers: int = 3
+    vision_mlp: int = 256
+
+
+TESTBED_SIZE = Size()
+"""Of the checkpoint in the package."""
+
+
+def build_config(tokenizer: Any, size: Size = TESTBED_SIZE) -> Any:
+    """Return a model's configuration (heads of 32, which vLLM's CPU attention supports)."""
     from transformers import Qwen2_5_VLConfig
 
     def token_id(token: str) -> int:
@@ -178,11 +203,11 @@ def build_config(tokenizer: Any) -> Any:
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
+            "hidden_size": size.width,
+            "intermediate_size": size.text_mlp,
+            "num_hidden_layers": size.text_layers,
+            "num_attention_heads": size.width // 32,
+            "num_key_value_heads": size.width // 32,
             "max_position_embeddings": 4096,
             # With a small theta the turn per grid step is large enough to tell image rows and
             # columns apart, although a head has only 6 + 6 pairs of channels for them.
@@ -197,16 +222,16 @@ def build_config(tokenizer: Any) -> Any:
             "pad_token_id": token_id("<|endoftext|>"),
         },
         vision_config={
-            "depth": 3,
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_heads": 4,
-            "out_hidden_size": 128,
+            "depth": size.vision_layers,
+            "hidden_size": size.width,
+            "intermediate_size": size.vision_mlp,
+            "num_heads": size.width // 32,
+            "out_hidden_size": size.width,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
             "window_size": VIEW_SIZE,
-            "fullatt_block_indexes": [0, 1, 2],
+            "fullatt_block_indexes": list(range(size.vision_layers)),
             "tokens_per_second": 2,
         },
         image_token_id=token_id("<|image_pad|>"),

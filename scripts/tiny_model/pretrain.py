@@ -35,7 +35,7 @@ from swift_thyme.testbed.task import (
     Box,
 )
 
-__all__ = ["PretrainSettings", "pretrain", "check_forward"]
+__all__ = ["Network", "PretrainSettings", "Schedule", "check_forward", "pretrain", "to_patches"]
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _rotate_half(x: Tensor) -> Tensor:
     return torch.cat((-second, first), dim=-1)
 
 
-class _Network:
+class Network:
     """Batched forward passes over the modules of a Qwen2.5-VL model."""
 
     def __init__(self, model: Any, device: torch.device) -> None:
@@ -251,7 +251,7 @@ _EXAMPLE_NUMBER = 64
 class _Exercises:
     """All kinds of exercises, and the loss on a batch of each."""
 
-    def __init__(self, network: _Network, tokenizer: Any, device: torch.device) -> None:
+    def __init__(self, network: Network, tokenizer: Any, device: torch.device) -> None:
         self.network = network
 
         def single(value: int) -> int:
@@ -371,7 +371,7 @@ def _head_loss(heads: _Heads, overview: Tensor, crop: Tensor, batch: _Batch) -> 
     )
 
 
-class _Schedule:
+class Schedule:
     """Linear warm-up and cosine decay over steps or over time, whichever ends first."""
 
     def __init__(self, steps: int, seconds: float) -> None:
@@ -398,7 +398,7 @@ def check_forward(model: Any, tokenizer: Any) -> float:
         tokenizer: Its tokenizer.
     """
     device = torch.device("cpu")
-    network = _Network(model, device)
+    network = Network(model, device)
     exercises = _Exercises(network, tokenizer, device)
     views = draw_views((0, 2000), 1, 0.0)
     overview = to_patches(torch.from_numpy(views.overview))
@@ -471,7 +471,7 @@ def pretrain(model: Any, tokenizer: Any, settings: PretrainSettings) -> dict[str
     # The vision tower computes in the width of the text model, so one set of heads fits both.
     heads = _Heads(model.config.vision_config.out_hidden_size).to(device)
     model.to(device).train()
-    network = _Network(model, device)
+    network = Network(model, device)
     exercises = _Exercises(network, tokenizer, device)
     generator = torch.Generator().manual_seed(settings.seed)
     started = time.monotonic()
@@ -491,7 +491,7 @@ def pretrain(model: Any, tokenizer: Any, settings: PretrainSettings) -> dict[str
                 weight_decay=0.01,
                 fused=device.type == "cuda",
             )
-            schedule = _Schedule(steps, share * settings.max_seconds)
+            schedule = Schedule(steps, share * settings.max_seconds)
             while (factor := schedule.advance()) is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * factor

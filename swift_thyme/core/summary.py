@@ -25,6 +25,8 @@ class EndReason(str, Enum):
     """A turn evidently looped (``core.repetition``); the rest is cut off."""
     IMAGE_LIMIT = "image_limit"
     """The next observation holds more images than the prompt may have."""
+    DEADLINE = "deadline"
+    """The rollout's deadline (``THYME_ROLLOUT_DEADLINE_S``) ended it in the middle of a turn."""
     SANDBOX_FAILURE = "sandbox_failure"
     """The sandbox itself failed; the trajectory says nothing about the model."""
 

@@ -150,7 +150,8 @@ class Trajectory:
 
         Args:
             token_ids: Ids that the engine sampled in this turn, a final end-of-text id included.
-            finish_reason: ``length`` where the engine cut the turn, else ``stop``.
+            finish_reason: ``length`` where the engine cut the turn, ``deadline`` where the
+                rollout's deadline did, else ``stop``.
 
         Returns:
             The outcome. After one with ``done`` set, ``summary.end_reason`` is set, the sandbox
@@ -192,6 +193,8 @@ class Trajectory:
             return self._end(EndReason.LENGTH_LIMIT, _Taken(turn.kept, []))
         if not turn.is_closed and (room < len(token_ids) or finish_reason == "length"):
             return self._end(EndReason.LENGTH_LIMIT, taken)
+        if not turn.is_closed and finish_reason == EndReason.DEADLINE.value:
+            return self._end(EndReason.DEADLINE, taken)
         is_last = limits.max_turns is not None and summary.turns >= limits.max_turns
         program = turn.reading.pending_program
         if program is not None:

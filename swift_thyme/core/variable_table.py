@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from swift_thyme.core.reward_variables import JUDGE, REWARDS
+from swift_thyme.core.rollout_variables import ROLLOUT
 from swift_thyme.core.variables import (
     Kind,
     Variable,
@@ -21,57 +22,6 @@ from swift_thyme.core.variables import (
 
 __all__ = ["VARIABLES"]
 
-
-_ROLLOUT = (
-    *group(
-        "Rollout",
-        "host/flag.py",
-        count(
-            "GEN_ITER_LIMIT",
-            4,
-            "turns of a trajectory; the last one cannot run code",
-            "turns",
-            owner="Thyme",
-            option="--max-turns (thyme), --max_turns (ms-swift)",
-        ),
-    ),
-    *group(
-        "Rollout",
-        "host/kept_rollouts.py",
-        count(
-            "THYME_KEEP_TRAJECTORIES",
-            4,
-            "trajectories kept with their images per logging step, all processes together",
-            "trajectories",
-            low=0,
-        ),
-        count(
-            "THYME_KEEP_MB", 2048, "disk that kept trajectories take, all processes together", "MiB"
-        ),
-        count(
-            "THYME_REPORT_TRAJECTORIES",
-            2,
-            "kept trajectories that TensorBoard and W&B show as pictures at a time, as --report_to "
-            "names them",
-            "trajectories",
-            low=0,
-        ),
-    ),
-    *group(
-        "Rollout",
-        "sampling/sampling_settings.py",
-        number(
-            "THYME_CODE_TEMPERATURE",
-            0.0,
-            "temperature inside code, with <code> among the stop words; at most --temperature",
-            "",
-            0,
-            10,
-        ),
-        switch("THYME_TRAIN_CODE_TOKENS", True, "whether tokens inside code are trained on"),
-        switch("THYME_REPETITION_STOP", True, "whether a generation that evidently loops is ended"),
-    ),
-)
 
 _SANDBOX = group(
     "Sandbox",
@@ -291,6 +241,18 @@ _PROCESS = (
     ),
     *group(
         "Process and machine",
+        "host/threads.py",
+        text(
+            "OMP_NUM_THREADS",
+            "threads of torch in a process",
+            "a whole number",
+            computed="beside a GPU the cores, shared by the ranks of the host, at most 8; else all",
+            owner="OpenMP",
+            reader="host/threads.py, doctor/threads.py",
+        ),
+    ),
+    *group(
+        "Process and machine",
         "doctor/checks.py",
         text(
             "CUDA_VISIBLE_DEVICES",
@@ -397,7 +359,7 @@ _SCRIPTS = group(
     ),
 )
 
-_ALL = (_ROLLOUT, REWARDS, JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
+_ALL = (ROLLOUT, REWARDS, JUDGE, _SANDBOX, _SANDBOX_SERVERS, _COMMANDS, _PROCESS, _SCRIPTS)
 
 VARIABLES: dict[str, Variable] = {
     variable.name: variable for part in (*_ALL, _HUBS) for variable in part

@@ -29,6 +29,7 @@ from swift_thyme.core.errors import SettingsError, ThymeError
 from swift_thyme.core.finding import Finding, State
 from swift_thyme.doctor.host import host_contract
 from swift_thyme.doctor.sandbox_backend import is_remote, sandbox_backend
+from swift_thyme.doctor.threads import threads
 
 __all__ = ["CHECKS", "Check", "ProbeFailedError", "findings", "probe"]
 
@@ -390,6 +391,7 @@ CHECKS = (
     Check("Rewards", judge),
     Check("Machine", disk),
     Check("Machine", shared_memory),
+    Check("Machine", threads),
 )
 
 

@@ -15,6 +15,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,18 @@ from swift_thyme.core.images import named_path
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.code_sessions import SandboxSteps
+from swift_thyme.host.continuous_rollout import use_continuous_rollouts
 from swift_thyme.host.first_probe import probe_job
+from swift_thyme.host.image_tokens import show_text
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
+from swift_thyme.host.picture_cache import shared_pictures
 from swift_thyme.host.response_prefix import check_server, prefix_of
 from swift_thyme.host.server_watch import watch_server
 from swift_thyme.host.shown_rollouts import Showcase
+from swift_thyme.host.step_times import StepTimes, mean_times, watch_times
+from swift_thyme.host.tool_use_watch import ToolUseWatch
 
 __all__ = ["ThymeCallback", "merge_reward_metrics", "missing_images", "trajectory_metrics"]
 
@@ -79,6 +85,7 @@ def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, floa
     metrics = {
         "thyme/trajectories": float(n),
         "thyme/tool_use_rate": sum(summary.tool_used for summary in summaries) / n,
+        "thyme/no_code_rate": sum(summary.blocks_written == 0 for summary in summaries) / n,
         "thyme/turns": sum(summary.turns for summary in summaries) / n,
         "thyme/blocks": sum(summary.blocks_written for summary in summaries) / n,
         "thyme/blocks_ran": sum(summary.blocks_ran for summary in summaries) / n,
@@ -160,11 +167,10 @@ def draw_from(trainer: Any, samples: Sequence[Any], keeper: Keeper) -> None:
     totals = (rewards * trainer.reward_weights.unsqueeze(0)).nansum(dim=1)
     rows = get_even_process_data(trainer, rewards.tolist())
     advantages = [sample.advantages for sample in samples]
-    tokenizer = trainer.template.tokenizer
     keeper.consider(
         samples,
         "train" if trainer.model.training else "eval",
-        functools.partial(tokenizer.decode, skip_special_tokens=False),
+        functools.partial(show_text, trainer.template),
         [
             {
                 name: None if math.isnan(value) else value
@@ -199,6 +205,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         super().__init__(args, trainer)
         self._keep_settings = KeepSettings.from_env()
         self._sandbox_steps = SandboxSteps()
+        self._tool_use = ToolUseWatch()
         self._keeper: Keeper | None = None
         self._watching = False
         self._seen_rollouts = False
@@ -206,6 +213,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         # recorded comes back with them.
         self._sampled: list[TrajectorySummary] = []
         self._showcase: Showcase | None = None
+        self._times = StepTimes()
+        self._updating: AbstractContextManager[None] = nullcontext()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop where rows, sandbox, engine or judge cannot serve the first step.
@@ -215,6 +224,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._watch_rollouts()
         self._check_rows(state)
         probe_job(self.trainer)
+        self._times.take()
 
     def _check_rows(self, state: Any) -> None:
         dataset: Any = getattr(self.trainer, "train_dataset", None)
@@ -233,12 +243,28 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand the metrics of the step's rollouts to the trainer."""
+        # The next step has other pictures.
+        shared_pictures().clear()
         if self._watching and not self._seen_rollouts:
             raise HostError(
                 "ms-swift's GRPO trainer made a step and showed no rollout to _log_rollout, so "
                 "trajectories can be neither counted nor kept; `thyme doctor` says more"
             )
         self._report("train")
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the optimizer's time, which is outside of the trainer's methods."""
+        self._updating = self._times.phase("update")
+        self._updating.__enter__()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End what ``on_pre_optimizer_step`` began."""
+        updating, self._updating = self._updating, nullcontext()
+        updating.__exit__(None, None, None)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave an evaluation out of the next step's time."""
+        self._times.take()
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand the metrics of an evaluation step's rollouts to the trainer."""
@@ -284,6 +310,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         self._watching = True
         if getattr(trainer, "vllm_mode", None) == "server":
             watch_server(trainer)
+        if _is_grpo(trainer):
+            use_continuous_rollouts(trainer, self._times)
         keeper = self._start_keeping()
 
         # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet
@@ -305,6 +333,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
 
         trainer._log_rollout = watch_and_log
         trainer._compute_rewards_per_func = count_and_score
+        if _is_grpo(trainer):
+            watch_times(trainer, self._times)
 
     def _start_keeping(self) -> Keeper | None:
         """Make the keeper; None where nothing is to be kept."""
@@ -331,8 +361,13 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         metrics = merge_reward_metrics(gather_object([drain_metrics()]))
         if summaries:
             metrics.update(trajectory_metrics(summaries))
+        if mode == "train":
+            metrics.update(mean_times(gather_object([self._times.take()])))
         if self._watching:
             for name, value in metrics.items():
                 self.trainer._metrics[mode][name].append(value)
         if mode == "train":
             self._sandbox_steps.settle(summaries)
+            fallen = self._tool_use.settle(summaries)
+            if fallen is not None and self.trainer.accelerator.is_main_process:
+                logger.warning("%s", fallen)

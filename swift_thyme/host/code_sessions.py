@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import threading
 from collections.abc import Sequence
 
 from swift_thyme.core.environment import Reader
@@ -42,6 +43,19 @@ class CodeSessions:
         self._checked = False
         self._failed_openings = 0
         self._without_success = 0
+
+    def warm_up(self) -> None:
+        """Begin to start the sandbox and do not wait: engine and model load meanwhile.
+
+        A sandbox that cannot start is left to :meth:`start`, which says why.
+        """
+        threading.Thread(target=self._warm_up, name="swift-thyme-warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        try:
+            self._pool.start()
+        except SandboxUnavailableError as error:
+            logger.debug("the sandbox does not start yet: %s", error)
 
     async def start(self) -> None:
         """Make sure, once, that code runs here.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from swift_thyme.host.contract_entries import JOB_GROUPS, Group, Kind, Piece, Use
+from swift_thyme.host.contract_rollout import ROLLOUT_USES
+from swift_thyme.host.contract_templates import TEMPLATE_USES
 
 __all__ = ["DOCUMENTED", "JOB_GROUPS", "USES", "Group", "Kind", "Piece", "Use"]
 
@@ -191,60 +193,7 @@ USES = (
         "rollout_infos _MULTIMODAL_KEYS finish_reason", "scheduler",
         "brings what the scheduler recorded, and the images that code returned, to the sample"),
 
-    # images that code returns, and the token ids of a template
-    Use(Group.IMAGES, "swift.template.utils", "", Kind.DEFINED,
-        "get_token_backed_response_ids", "template_images",
-        "finds the assistant's turns that are given as token ids"),
-    Use(Group.IMAGES, _QWEN, "", Kind.DEFINED,
-        "Qwen2VLTemplate", "template_images response_prefix",
-        "the family of templates that is supported"),
-    Use(Group.IMAGES, _QWEN, "Qwen2VLTemplate", Kind.DEFINED,
-        "replace_tag image_token_id", "template_images template_codec scheduler model_loading",
-        "loads and resizes an image; its placeholder among token ids"),
-    Use(Group.IMAGES, _QWEN, "Qwen2VLTemplate.replace_tag", Kind.PARAMETER,
-        "media_type index inputs", "template_images",
-        "called for each image that code returned"),
-    Use(Group.IMAGES, _TEMPLATE, "Template", Kind.DEFINED,
-        "_add_default_tags encode", "template_images template_codec generation",
-        "the first is replaced, so that it counts placeholders in token ids"),
-    Use(Group.IMAGES, _TEMPLATE, "Template._add_default_tags", Kind.PARAMETER,
-        "inputs", "template_images",
-        "a static method with one parameter"),
-    Use(Group.IMAGES, _TEMPLATE, "Template._preprocess_inputs", Kind.MENTIONED,
-        "_add_default_tags", "template_images",
-        "calls the method that is replaced"),
-    Use(Group.IMAGES, _TEMPLATE, "Template.__init__", Kind.MENTIONED,
-        "mode max_length template_meta", "template_codec generation scheduler model_loading",
-        "attributes of a template; the first two are also written"),
-    Use(Group.IMAGES, _TEMPLATE, "Template.init_processor", Kind.MENTIONED,
-        "processor model_info max_model_len", "template_codec scheduler model_loading",
-        "attributes of a template with a processor; the model's longest context"),
-    Use(Group.IMAGES, "swift.utils.processor_utils", "ProcessorMixin", Kind.DEFINED,
-        "tokenizer", "template_codec scheduler transformers_hook model_loading callback",
-        "a template's tokenizer"),
-    Use(Group.IMAGES, "swift.template.template_meta", "TemplateMeta", Kind.DEFINED,
-        "suffix stop_words template_type", "template_codec model_loading",
-        "the ids that end a turn; the template's name in an error"),
-    Use(Group.IMAGES, _TEMPLATE, "Template._encode_truncated", Kind.MENTIONED,
-        "vllm images mm_processor_kwargs input_ids", "template_codec",
-        "the mode in which images are resized and no pixel values computed; keys of its result"),
-    Use(Group.IMAGES, "swift.template.template_inputs", "StdTemplateInputs", Kind.DEFINED,
-        "messages images", "template_images",
-        "the row that is encoded"),
-
-    # upright pictures
-    Use(Group.PICTURES, _QWEN, "", Kind.DEFINED,
-        "Qwen2VLTemplate", "template_images",
-        "the family of templates whose pictures are turned"),
-    Use(Group.PICTURES, _TEMPLATE, "Template", Kind.DEFINED,
-        "_load_image load_images", "template_images",
-        "the first is replaced, so that pictures are turned; the second has them opened there"),
-    Use(Group.PICTURES, _TEMPLATE, "Template._load_image", Kind.PARAMETER,
-        "image load_images", "template_images",
-        "a static method with two parameters"),
-    Use(Group.PICTURES, _TEMPLATE, "Template._preprocess_inputs", Kind.MENTIONED,
-        "_load_image", "template_images",
-        "calls the method that is replaced"),
+    *TEMPLATE_USES,
 
     # the rewards
     Use(Group.REWARDS, _GRPO, "", Kind.DEFINED,
@@ -288,6 +237,12 @@ USES = (
         "_get_response_prefix _swift_encode _get_preserve_thinking skip_stop_tokens",
         "response_prefix scheduler",
         "the prefix of a row; the second is replaced, so that it is accounted for once"),
+    Use(Group.PREFIX, _TEMPLATE, "Template", Kind.DEFINED,
+        "_add_non_thinking_prefix _remove_thinking_content", "response_prefix",
+        "the tags around thoughts are the defaults of their parameters"),
+    Use(Group.PREFIX, "swift.template.template_meta", "TemplateMeta", Kind.DEFINED,
+        "thinking_prefix", "response_prefix",
+        "what opens a thought"),
     Use(Group.PREFIX, _TEMPLATE, "Template", Kind.MENTIONED,
         "_get_response_prefix chat_template_kwargs loss_scale is_training", "response_prefix",
         "puts the prefix behind a prompt and hands the row on to the loss scale"),
@@ -332,6 +287,12 @@ USES = (
         "the advantage that is kept with a rollout"),
 
     # the sampling hook in transformers
+    Use(Group.SAMPLING, _TEMPLATE, "Template", Kind.DEFINED,
+        "pre_forward_hook is_training", "transformers_hook",
+        "the first is replaced: it keeps the ids of prompts that become embeddings"),
+    Use(Group.SAMPLING, _TEMPLATE, "Template.pre_forward_hook", Kind.PARAMETER,
+        "model args kwargs", "transformers_hook",
+        "a batch before it is generated from"),
     Use(Group.SAMPLING, "swift.template", "", Kind.DEFINED,
         "Template", "transformers_hook",
         "every generation goes through a template"),
@@ -354,7 +315,7 @@ USES = (
         "use_hf download_model", "model_loading",
         "where a model is looked up"),
     Use(Group.INFERENCE, "swift.model", "", Kind.DEFINED,
-        "MODEL_MAPPING get_model_processor get_processor", "model_loading",
+        "get_model_processor get_processor", "model_loading",
         "loads a model or its processor"),
     Use(Group.INFERENCE, "swift.model.register", "get_model_processor", Kind.PARAMETER,
         "torch_dtype model_type use_hf", "model_loading",
@@ -366,10 +327,10 @@ USES = (
         "get_model_processor kwargs", "model_loading",
         "hands on what it does not take itself: torch_dtype"),
     Use(Group.INFERENCE, "swift.template", "", Kind.DEFINED,
-        "get_template", "model_loading",
+        "get_template", "model_loading model_choice",
         "makes the template of a model"),
     Use(Group.INFERENCE, "swift.template.register", "get_template", Kind.PARAMETER,
-        "template_type max_pixels response_prefix enable_thinking", "model_loading",
+        "template_type max_pixels response_prefix enable_thinking", "model_loading model_choice",
         "what a checkpoint says about its template"),
     Use(Group.INFERENCE, _TEMPLATE, "Template", Kind.DEFINED,
         "use_model data_collator pre_forward_hook generate", "generation",
@@ -437,5 +398,6 @@ USES = (
     Use(Group.TESTBED, "swift.rlhf_trainers.vllm_client", "", Kind.DEFINED,
         "PyNcclCommunicator _broadcast_tensors_for_vllm_weight_sync", "cpu_vllm",
         "replaced: weights travel without GPUs"),
+    *ROLLOUT_USES,
 )
 # fmt: on

@@ -47,6 +47,8 @@ from swift_thyme.host.flag_check import check_flags, warn_about_scheduler
 from swift_thyme.host.flag_row import Job, job_of
 from swift_thyme.host.full_disks import explain_full_disks
 from swift_thyme.host.preflight import log_preflight
+from swift_thyme.host.template_check import check_job
+from swift_thyme.host.threads import settle_threads
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
@@ -173,12 +175,21 @@ def accept_o3_flag() -> bool:
     if arguments.O3:
         explain_full_disks(lambda: getattr(arguments, "output_dir", None))
         check_flags(arguments, SCHEDULER_NAME)
+        if job_of(arguments) in (Job.GRPO, Job.ROLLOUT):
+            check_job(arguments)
         fill_defaults(arguments, O3Settings.from_env())
+        settle_threads(on_gpu=not getattr(arguments, "use_cpu", False) and _has_gpu())
         _look_ahead(arguments)
         if _has_demonstrations(arguments) and not _is_given(frames, "loss_scale"):
             arguments.loss_scale = LOSS_SCALE_NAME
             logger.info("O3: loss scale %s", LOSS_SCALE_NAME)
     return bool(arguments.O3)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _look_ahead(arguments: Any) -> None:

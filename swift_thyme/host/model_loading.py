@@ -6,22 +6,22 @@ limits is the caller's.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from swift_thyme.core.errors import SettingsError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
 from swift_thyme.host.cpu_vllm import free_share
 from swift_thyme.host.model_on_disk import look_at_model
+from swift_thyme.host.template_check import check_template
 from swift_thyme.sampling.sampling_settings import VLLM_HOOK, SamplingSettings
 
 __all__ = [
     "Checkpoint",
     "end_token_ids",
     "fetch_model",
-    "knows_model_type",
     "load_model",
     "load_template",
     "longest_context",
@@ -61,18 +61,12 @@ def fetch_model(name: str, use_hf: bool | None) -> str:
     return str(safe_snapshot_download(name, use_hf=use_hf, download_model=True))
 
 
-def knows_model_type(name: object) -> bool:
-    """Tell whether a name is a model type of ms-swift."""
-    from swift.model import MODEL_MAPPING
-
-    return name in MODEL_MAPPING
-
-
 def _template(processor: Any, checkpoint: Checkpoint) -> Any:
     from swift.template import get_template
 
     from swift_thyme.host.response_prefix import install_prefix_accounting, prefix_of
     from swift_thyme.host.template_images import install_image_accounting
+    from swift_thyme.host.template_repairs import install_template_repairs
 
     if checkpoint.template == "thyme_tiny":
         require(Group.TESTBED)
@@ -80,6 +74,7 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
 
         tiny_template.add_template()
     install_image_accounting()
+    install_template_repairs()
     install_prefix_accounting()
     template = get_template(
         processor,
@@ -88,11 +83,7 @@ def _template(processor: Any, checkpoint: Checkpoint) -> Any:
         response_prefix=checkpoint.response_prefix,
         enable_thinking=checkpoint.enable_thinking,
     )
-    if not hasattr(template, "image_token_id"):
-        raise SettingsError(
-            f"the template {template.template_meta.template_type} is not of the Qwen2-VL family; "
-            "see --template and --model-type"
-        )
+    check_template(template)
     # Here rather than at the first request, which would be too late for a wrong flag.
     prefix_of(template)
     return template
@@ -107,12 +98,20 @@ def load_model(checkpoint: Checkpoint, dtype: Any, sampling: SamplingSettings) -
         sampling: What the hook does.
 
     Raises:
-        SettingsError: The template is not of the Qwen2-VL family.
+        SettingsError: Code could return no image to a model of this template, or several templates
+            fit.
     """
     from swift.model import get_model_processor
 
+    from swift_thyme.host.model_choice import choose_template
+    from swift_thyme.host.template_repairs import repair_loaded_models
     from swift_thyme.host.transformers_hook import install_sampling_hook
 
+    if checkpoint.template is None:
+        # Before the weights are read: a question for the user is put in a moment.
+        load = functools.partial(_processor, checkpoint, dtype)
+        chosen = choose_template(checkpoint.folder, checkpoint.model_type, load)
+        checkpoint = replace(checkpoint, template=chosen)
     install_sampling_hook(sampling)
     model, processor = get_model_processor(
         checkpoint.folder,
@@ -120,6 +119,7 @@ def load_model(checkpoint: Checkpoint, dtype: Any, sampling: SamplingSettings) -
         model_type=checkpoint.model_type,
         use_hf=checkpoint.use_hf,
     )
+    repair_loaded_models()
     model.eval()
     return model, _template(processor, checkpoint)
 
@@ -128,18 +128,27 @@ def load_template(checkpoint: Checkpoint, dtype: Any) -> Any:
     """Return the template of a model that is not loaded here.
 
     Raises:
-        SettingsError: The template is not of the Qwen2-VL family.
+        SettingsError: Code could return no image to a model of this template.
     """
+    from swift_thyme.host.model_choice import choose_template
+
+    processor = _processor(checkpoint, dtype)
+    if checkpoint.template is None:
+        chosen = choose_template(checkpoint.folder, checkpoint.model_type, lambda: processor)
+        checkpoint = replace(checkpoint, template=chosen)
+    return _template(processor, checkpoint)
+
+
+def _processor(checkpoint: Checkpoint, dtype: Any) -> Any:
     from swift.model import get_processor
 
-    processor = get_processor(
+    return get_processor(
         checkpoint.folder,
         torch_dtype=dtype,
         model_type=checkpoint.model_type,
         use_hf=checkpoint.use_hf,
         download_model=True,
     )
-    return _template(processor, checkpoint)
 
 
 def longest_context(template: Any) -> int | None:

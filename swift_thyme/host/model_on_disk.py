@@ -28,6 +28,8 @@ class ModelFacts:
     parameters: int | None = None
     kv_bytes_per_token: int | None = None
     """Of the cache, in 16 bits."""
+    counts_pixels: bool = True
+    """Whether a picture's size alone gives its tokens, as in Qwen's families."""
 
 
 def look_at_model(name: str | None) -> ModelFacts:
@@ -40,8 +42,10 @@ def look_at_model(name: str | None) -> ModelFacts:
     config = _read(folder / "config.json") if folder is not None else {}
     vision = config.get("vision_config") or {}
     newer = "qwen3" in str(config.get("model_type") or name).lower()
-    patch = vision.get("patch_size") or (_NEWER_PATCH_PX if newer else _DEFAULT_PATCH_PX)
-    factor = int(patch) * int(vision.get("spatial_merge_size") or _DEFAULT_MERGE)
+    patch, merge = vision.get("patch_size"), vision.get("spatial_merge_size")
+    if not isinstance(patch, int):
+        patch = _NEWER_PATCH_PX if newer else _DEFAULT_PATCH_PX
+    factor = patch * (merge if isinstance(merge, int) else _DEFAULT_MERGE)
     default = _MOST_TOKENS * factor**2
     if folder is not None and config.get("thyme_template"):
         default = _own_view(folder) or default
@@ -50,6 +54,7 @@ def look_at_model(name: str | None) -> ModelFacts:
         default_pixels=default,
         parameters=_parameters(folder, config) if folder is not None else None,
         kv_bytes_per_token=_kv_bytes(config),
+        counts_pixels=name is None or "qwen" in str(config.get("model_type") or name).lower(),
     )
 
 

@@ -149,6 +149,10 @@ def _pictures(plan: JobPlan, facts: ModelFacts, look: DatasetLook | None) -> Ite
     if look is None or not look.sizes:
         yield Finding("pictures", State.OK, "not looked at: --dataset names no local .jsonl file")
         return
+    if not facts.counts_pixels:
+        text = "not counted: how many tokens one takes is a matter of the family's processor"
+        yield Note("pictures", Weight.FITS, text)
+        return
     counts = {size: tokens_of(size, facts, plan.max_pixels) for size in set(look.sizes)}
     largest = max(counts, key=lambda size: counts[size])
     tokens = counts[largest]

@@ -29,10 +29,13 @@ def register_all() -> None:
         CALLBACK_NAME,
         SCHEDULER_NAME,
         accept_o3_flag,
+        host_arguments,
         sampling_settings,
     )
+    from swift_thyme.host.flag_row import Job, job_of
     from swift_thyme.host.length_rewards import add_length_rewards
     from swift_thyme.host.loss_scale import add_loss_scale
+    from swift_thyme.host.picture_cache import install_picture_cache
     from swift_thyme.host.response_prefix import install_prefix_accounting
     from swift_thyme.host.reward_functions import add_reward_functions
     from swift_thyme.host.scheduler import O3Scheduler
@@ -40,6 +43,7 @@ def register_all() -> None:
         install_image_accounting,
         install_upright_images,
     )
+    from swift_thyme.host.template_repairs import install_template_repairs
     from swift_thyme.host.transformers_hook import install_sampling_hook
 
     multi_turns[SCHEDULER_NAME] = O3Scheduler
@@ -49,9 +53,13 @@ def register_all() -> None:
     add_loss_scale()
     install_image_accounting()
     install_upright_images()
+    install_template_repairs()
     install_prefix_accounting()
     if accept_o3_flag():
         install_sampling_hook(sampling_settings())
+        # Supervised training sees each picture once in an epoch.
+        if job_of(host_arguments()) in (Job.GRPO, Job.ROLLOUT):
+            install_picture_cache()
 
 
 def register_rewards() -> None:

@@ -17,7 +17,9 @@ later, prepends its text to every turn of a rollout, and leaves it out of superv
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from swift_thyme.core.errors import SettingsError
 from swift_thyme.core.loss_mask import after_prefix
 from swift_thyme.core.protocol import IMAGE_TAG, THINK_CLOSE, THINK_OPEN
 from swift_thyme.core.reading import begins_tag, find_tags
+from swift_thyme.core.thinking import OF_THE_PROTOCOL, ThinkingTags, tags_from_environment
 from swift_thyme.rewards.format import follows_format
 
 __all__ = [
@@ -36,10 +39,13 @@ __all__ = [
     "check_server",
     "install_prefix_accounting",
     "prefix_of",
+    "thinking_tags",
     "warn_about_format",
 ]
 
 logger = logging.getLogger(__name__)
+
+_ONE_TAG = re.compile(r"<[\w:]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +135,39 @@ def check_server(samples: Sequence[Any], template: Any) -> None:
             )
 
 
-def warn_about_format(prefix: ResponsePrefix) -> None:
+def thinking_tags(template: Any) -> ThinkingTags:
+    """Return the tags around the thoughts of a template's model.
+
+    ``THYME_THINK_TAGS`` wins; a template says it in the methods that look for them, or in the
+    prefix that opens a thought.
+
+    Args:
+        template: An ms-swift template.
+    """
+    given = tags_from_environment()
+    if given is not None:
+        return given
+    found = [
+        inspect.signature(method).parameters.get(name)
+        for method, name in (
+            (template._add_non_thinking_prefix, "thinking_prefix"),
+            (template._remove_thinking_content, "thinking_suffix"),
+        )
+    ]
+    opening, closing = (
+        p.default if p is not None and isinstance(p.default, str) else default
+        for p, default in zip(found, (THINK_OPEN, THINK_CLOSE), strict=True)
+    )
+    prefix = str(template.template_meta.thinking_prefix or "").strip()
+    if (opening, closing) == (THINK_OPEN, THINK_CLOSE) and _ONE_TAG.fullmatch(prefix):
+        return ThinkingTags(prefix, f"</{prefix[1:]}")
+    return ThinkingTags(opening, closing)
+
+
+def warn_about_format(prefix: ResponsePrefix, tags: ThinkingTags = OF_THE_PROTOCOL) -> None:
     """Say in the log where no completion after the prefix can follow the rewarded format."""
     rests = ("x</think><answer>x</answer>", "<think>x</think><answer>x</answer>")
-    if not any(follows_format(prefix.text + rest) for rest in rests):
+    if not any(follows_format(tags.canonical(prefix.text) + rest) for rest in rests):
         logger.warning(
             "every completion begins with the response prefix %r, so none follows the format that "
             "fmt_orm rewards: one that opens a thought does",
@@ -191,10 +226,10 @@ def _encode(base: Callable[..., Any], template: Any, inputs: Any) -> Any:
 
 
 def install_prefix_accounting() -> None:
-    """Make ms-swift's Qwen2-VL template family account for the prefix once (idempotent)."""
-    from swift.template.templates.qwen import Qwen2VLTemplate
+    """Make ms-swift's templates account for the prefix once (idempotent)."""
+    from swift.template import Template
 
-    base = Qwen2VLTemplate._swift_encode
+    base = Template._swift_encode
     if getattr(base, "thyme_installed", False):
         return
 
@@ -203,4 +238,4 @@ def install_prefix_accounting() -> None:
         return _encode(base, self, inputs)
 
     _swift_encode.thyme_installed = True  # type: ignore[attr-defined]
-    Qwen2VLTemplate._swift_encode = _swift_encode
+    Template._swift_encode = _swift_encode

@@ -136,7 +136,8 @@ class FmtORM(_SyncReward):
     def __call__(self, completions: Sequence[Any], **columns: Any) -> Rewards:
         """Return ``FMT_WEIGHT`` for well-formed completions, else 0 (-weight with FMT_NORM=1)."""
         samples = read_samples(completions, columns)
-        scores = [float(follows_format(sample.completion)) for sample in samples]
+        canonical = self.scorer.settings.thinking.canonical
+        scores = [float(follows_format(canonical(sample.completion))) for sample in samples]
         return self._finish(samples, scores, self.scorer.settings.format)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from swift_thyme.core.placeholders import show_images
 from swift_thyme.core.protocol import IMAGE_TAG
 from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.samples import read_samples
@@ -50,7 +49,7 @@ def record_of(
 
     Args:
         sample: ``GRPOSample``; its ``rollout_infos`` hold what the o3 scheduler recorded.
-        decode: Token ids to text, special tokens included.
+        decode: Token ids to text, special tokens included, with ``<image>`` for each image.
         prefix: What the template put in front of the assistant's turn.
     """
     summary = read_infos(sample.rollout_infos)
@@ -137,7 +136,7 @@ def _by_record(
         start = block.offset
         segments += _sampled(ids[position:start], decode)
         position = start + block.n_ids
-        text = show_images(decode(ids[start:position]))
+        text = decode(ids[start:position])
         segments.append(observation_segment(block, text).with_images(()))
     return (*segments, *_sampled(ids[position:], decode))
 
@@ -154,7 +153,7 @@ def _by_mask(
         if was_sampled:
             segments += _sampled(piece, decode)
         else:
-            text = show_images(decode(piece))
+            text = decode(piece)
             segments.append(Segment(SegmentKind.OBSERVATION, text))
     return tuple(segments)
 

@@ -27,12 +27,19 @@ from swift_thyme.core.trajectory import DEFAULT_MAX_IMAGES, Limits, Trajectory, 
 from swift_thyme.host import flag as o3
 from swift_thyme.host.code_sessions import shared_sessions
 from swift_thyme.host.engine_probe import probe_async_engine
+from swift_thyme.host.image_tokens import hook_tokens, keeps_placeholders, show_text
 from swift_thyme.host.input_images import InputPicture, PictureReader, place_images
-from swift_thyme.host.response_prefix import ResponsePrefix, prefix_of, warn_about_format
+from swift_thyme.host.response_prefix import (
+    ResponsePrefix,
+    prefix_of,
+    thinking_tags,
+    warn_about_format,
+)
 from swift_thyme.host.server_rollout import ServerRollout
+from swift_thyme.host.template_check import check_template
 from swift_thyme.host.template_codec import TemplateCodec
+from swift_thyme.host.template_repairs import repair_loaded_models
 from swift_thyme.sampling.code_span import CodeSpan
-from swift_thyme.sampling.tokens import HookTokens
 
 if TYPE_CHECKING:
     from swift_thyme.sandbox import BackendSession, InputImage
@@ -41,7 +48,12 @@ __all__ = ["O3Scheduler", "limits_from_arguments"]
 
 logger = logging.getLogger(__name__)
 
-TRUNCATED = (EndReason.LENGTH_LIMIT, EndReason.IMAGE_LIMIT, EndReason.REPETITION)
+TRUNCATED = (
+    EndReason.LENGTH_LIMIT,
+    EndReason.IMAGE_LIMIT,
+    EndReason.REPETITION,
+    EndReason.DEADLINE,
+)
 """End reasons that count as truncated, for ``--overlong_filter``."""
 
 
@@ -95,7 +107,7 @@ def _row(request: Any) -> str:
 class O3Scheduler(ServerRollout):
     """ms-swift scheduler that executes code blocks between turns.
 
-    Registered as ``o3`` in ms-swift's ``multi_turns``. Needs a template of the Qwen2-VL family.
+    Registered as ``o3`` in ms-swift's ``multi_turns``.
     """
 
     def __init__(
@@ -103,12 +115,9 @@ class O3Scheduler(ServerRollout):
     ) -> None:
         super().__init__(infer_engine, max_turns, *args, **kwargs)
         template = self._template or getattr(infer_engine, "template", None)
-        if template is None or not hasattr(template, "image_token_id"):
-            raise SettingsError(
-                "the o3 scheduler needs a template of the Qwen2-VL family, got "
-                f"{type(template).__name__}; see --template and --model_type"
-            )
-        self._codec_template = template
+        repair_loaded_models()
+        check_template(template)
+        self._codec_template: Any = template
         self._sampling = o3.sampling_settings()
         limits = limits_from_arguments(o3.host_arguments(), template, max_turns)
         self._limits = limits._replace(stop_repetition=self._sampling.stop_repetition)
@@ -119,7 +128,7 @@ class O3Scheduler(ServerRollout):
         self._ids: dict[str, list[int]] = {}
         self._pictures = PictureReader()
         self._placed: dict[str, _PlacedImages] = {}
-        self._tokens = HookTokens.from_tokenizer(template.tokenizer)
+        self._tokens = hook_tokens(template)
         # Where each trajectory stands, for the loss mask of tokens inside code.
         self._spans: dict[str, CodeSpan] = {}
         self._sessions = shared_sessions()
@@ -129,7 +138,11 @@ class O3Scheduler(ServerRollout):
             # not get ready.
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(asyncio.run, self._sessions.start()).result()
-        warn_about_format(prefix_of(template))
+        elif getattr(o3.host_arguments(), "vllm_mode", "server") != "server":
+            # A trainer makes its scheduler before its engine, which takes longer to load.
+            self._sessions.warm_up()
+        self._thinking = thinking_tags(template)
+        warn_about_format(prefix_of(template), self._thinking)
         logger.info("o3 scheduler: %s", self._limits)
 
     async def start(self) -> None:
@@ -222,7 +235,7 @@ class O3Scheduler(ServerRollout):
         }
         if summary.end_reason in TRUNCATED:
             response_choice.finish_reason = "length"
-        elif response_choice.finish_reason == "length":
+        elif response_choice.finish_reason in ("length", EndReason.DEADLINE.value):
             # A tag ended the turn before the engine did.
             response_choice.finish_reason = "stop"
         if outcome.kept < len(token_ids) or 0 in mask:
@@ -246,9 +259,13 @@ class O3Scheduler(ServerRollout):
 
     def _completion(self, infer_request: Any) -> str:
         """Return the text of a trajectory that is over, as rewards and logs read it."""
-        ids = self._codec_template.skip_stop_tokens(self._ids.pop(infer_request.uuid))
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
-        return self._prefix(infer_request).text + text
+        template = self._codec_template
+        ids = template.skip_stop_tokens(self._ids.pop(infer_request.uuid))
+        if keeps_placeholders(template):
+            text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        else:
+            text = show_text(template, ids)
+        return self._thinking.canonical(self._prefix(infer_request).text + text)
 
     def _prefix(self, infer_request: Any) -> ResponsePrefix:
         return prefix_of(self._codec_template, infer_request.chat_template_kwargs)

@@ -1,9 +1,10 @@
-"""Trajectories of ``swift rollout``: the loop of server mode, over the hooks of colocate mode.
+"""The loop over the turns of a trajectory, for ``swift rollout`` and continuous rollouts.
 
 ms-swift has two loops over a scheduler's hooks. That of colocate mode (``rollout/agent_loop.py``)
 waits for all trajectories after each turn. That of server mode (``MultiTurnScheduler.run``) has no
 such barrier, and drops the ids, the mask and the log-probabilities that ``on_turn_end`` returns for
-the last turn. This one takes the place of the second: what the hooks return counts, as in
+the last turn. This one takes the place of the second, and of the first where
+:mod:`swift_thyme.host.continuous_rollout` can: what the hooks return counts, as in ms-swift's
 colocate mode, and nothing of a trajectory stays behind, however it ends.
 
 It knows neither the protocol nor the sandbox; those are the scheduler's.
@@ -122,6 +123,27 @@ class ServerRollout(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has n
         for request in requests:
             # Two trajectories without a name would be taken for one.
             request.uuid = request.uuid or uuid.uuid4().hex
+        try:
+            return await self.run_all(requests, request_config, **kwargs)
+        except Exception as error:
+            # Whatever it is, the trainer has to hear of it.
+            logger.exception("a batch of %d trajectories ends with an error", len(requests))
+            return FailedBatch(_reason(error))
+
+    async def run_all(
+        self, requests: Sequence[Any], request_config: Any, **kwargs: Any
+    ) -> list[Any]:
+        """Sample trajectories to their ends, each at its own pace.
+
+        Args:
+            requests: The prompts, each with a ``uuid`` of its own.
+            request_config: How to sample a turn.
+            **kwargs: Handed to :meth:`run`.
+
+        Returns:
+            One ``RolloutOutput`` per request, in order. Where one trajectory fails, the others are
+            cancelled and have left before its error is raised.
+        """
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self.start()
@@ -130,22 +152,21 @@ class ServerRollout(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has n
                 for request in requests
             ]
             return list(await asyncio.gather(*tasks))
-        except Exception as error:
-            # Whatever it is, the trainer has to hear of it.
-            logger.exception("a batch of %d trajectories ends with an error", len(requests))
-            return FailedBatch(_reason(error))
         finally:
             for task in tasks:
                 task.cancel()
             # Their sandbox sessions are closed before the next batch opens its own.
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def run(self, infer_request: Any, request_config: Any, **kwargs: Any) -> Any:
+    async def run(
+        self, infer_request: Any, request_config: Any, *, engine: Any = None, **kwargs: Any
+    ) -> Any:
         """Sample one trajectory to its end.
 
         Args:
             infer_request: The prompt; messages and images of the trajectory are added to it.
             request_config: How to sample a turn.
+            engine: Samples turns (``infer_async``); None takes the scheduler's own.
             **kwargs: Handed to the engine.
 
         Returns:
@@ -156,11 +177,14 @@ class ServerRollout(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has n
             # The prompt ends where the model is to begin.
             infer_request.remove_response(infer_request.messages)
             await self.on_trajectory_start([infer_request])
-            return await self._sample(infer_request, request_config, kwargs)
+            engine = engine or self.infer_engine
+            return await self._sample(infer_request, request_config, engine, kwargs)
         finally:
             await self.leave(infer_request.uuid)
 
-    async def _sample(self, request: Any, config: Any, kwargs: Mapping[str, Any]) -> Any:
+    async def _sample(
+        self, request: Any, config: Any, engine: Any, kwargs: Mapping[str, Any]
+    ) -> Any:
         from swift.infer_engine import protocol
 
         completion = _Completion()
@@ -168,7 +192,7 @@ class ServerRollout(MultiTurnScheduler):  # type: ignore[misc]  # ms-swift has n
         turn = 0
         while True:
             turn += 1
-            response = await self.infer_engine.infer_async(request, config, **kwargs)
+            response = await engine.infer_async(request, config, **kwargs)
             choice = response.choices[0]
             continues = self.append_assistant_completion(request, choice.message.content)
             ended = await self.on_turn_end(request, choice, turn)

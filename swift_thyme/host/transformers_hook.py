@@ -14,12 +14,17 @@ from transformers import (  # noqa: TID253 - an engine adapter
     RepetitionPenaltyLogitsProcessor,
 )
 
+from swift_thyme.host.image_tokens import hook_tokens
 from swift_thyme.sampling.logits import LogitsEditor, RowEdits
 from swift_thyme.sampling.sampled_sequence import SampledRow
 from swift_thyme.sampling.sampling_settings import SamplingSettings
 from swift_thyme.sampling.tokens import HookTokens
 
 __all__ = ["ThymeLogitsProcessor", "install_sampling_hook"]
+
+
+_PROMPTS = "thyme_prompts"
+"""Attribute of a template that made embeddings of prompts: their ids."""
 
 
 class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # no type information
@@ -32,6 +37,7 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # no type in
         settings: What to do.
         temperature: The call's sampling temperature; 0 where it does not sample.
         end_id: Token that ends a row; None where none does.
+        prompts: Ids of each row's prompt, where the call generates from embeddings.
     """
 
     def __init__(
@@ -41,11 +47,13 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # no type in
         *,
         temperature: float = 1.0,
         end_id: int | None = None,
+        prompts: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._tokens = tokens
         self._settings = settings
         self._factor = settings.code_factor(temperature)
         self._end_id = end_id
+        self._prompts = prompts
         self._editor: LogitsEditor | None = None
         self._rows: list[SampledRow] = []
         self._sampled: list[list[int]] = []
@@ -54,7 +62,8 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # no type in
         """Return edited scores of shape (batch, vocabulary).
 
         Args:
-            input_ids: Prompts and sampled ids, shape (batch, length).
+            input_ids: Prompts and sampled ids, shape (batch, length); sampled ids alone where the
+                model generates from embeddings.
             scores: The model's logits; left as they are, because the engine may return them too.
         """
         if self._editor is None:
@@ -68,7 +77,7 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # no type in
 
     def _advance(self, input_ids: torch.Tensor) -> None:
         if not self._rows:
-            for prompt_ids in input_ids.tolist():
+            for prompt_ids in self._prompts or input_ids.tolist():
                 self._rows.append(
                     SampledRow(
                         self._tokens.texts,
@@ -103,11 +112,30 @@ def _end_id(eos_token_id: int | Sequence[int] | None) -> int | None:
     return int(eos_token_id[0]) if len(eos_token_id) else None
 
 
+def _remember_prompts(template_class: Any) -> None:
+    """Have templates that make embeddings of a prompt keep its ids for the hook (idempotent)."""
+    base = template_class.pre_forward_hook
+    if getattr(base, "thyme_installed", False):
+        return
+
+    @functools.wraps(base)
+    def pre_forward_hook(self: Any, model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        prompts = kwargs.get("input_ids")
+        result = base(self, model, args, kwargs)
+        if not self.is_training and prompts is not None and "inputs_embeds" in result[1]:
+            self.__dict__[_PROMPTS] = prompts.tolist()
+        return result
+
+    pre_forward_hook.thyme_installed = True  # type: ignore[attr-defined]
+    template_class.pre_forward_hook = pre_forward_hook
+
+
 def install_sampling_hook(settings: SamplingSettings) -> None:
     """Give every generation through an ms-swift template this hook (again replaces it)."""
     from swift.template import Template
 
     base = getattr(Template.prepare_generate_kwargs, "thyme_base", Template.prepare_generate_kwargs)
+    _remember_prompts(Template)
     known: dict[int, tuple[Any, HookTokens]] = {}
 
     @functools.wraps(base)
@@ -119,13 +147,14 @@ def install_sampling_hook(settings: SamplingSettings) -> None:
         tokenizer = self.tokenizer
         if id(tokenizer) not in known:
             # The tokenizer is kept too, so that its identity stays its own.
-            known[id(tokenizer)] = tokenizer, HookTokens.from_tokenizer(tokenizer)
+            known[id(tokenizer)] = tokenizer, hook_tokens(self)
         processors: list[Any] = [
             ThymeLogitsProcessor(
                 known[id(tokenizer)][1],
                 settings,
                 temperature=config.temperature if config.do_sample else 0.0,
                 end_id=_end_id(config.eos_token_id),
+                prompts=self.__dict__.pop(_PROMPTS, None),
             )
         ]
         penalty = config.repetition_penalty

@@ -207,7 +207,7 @@ WORKING_ROWS = (
     ),
     _works(
         "--overlong_filter true",
-        "length_limit, image_limit and repetition count as truncated",
+        "length_limit, image_limit, repetition and deadline count as truncated",
         "tests/e2e/test_sampling_jobs.py::"
         "test_a_model_that_is_pushed_to_write_placeholders_trains_and_loops_are_truncated",
         *("--overlong_filter", "true"),

@@ -2,7 +2,7 @@
 
 The prompt is encoded once; a turn is appended as the ids that were sampled, an observation as the
 ids that :class:`~swift_thyme.host.template_codec.TemplateCodec` makes in training. Images are
-resized once, by the template, and kept as the engine wants them.
+kept as the engine wants them: in Qwen's families the template resizes each once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from swift_thyme.core.errors import DataError
+from swift_thyme.host.image_tokens import engine_ids
 from swift_thyme.host.response_prefix import prefix_of
 from swift_thyme.host.template_codec import TemplateCodec
 
@@ -48,16 +49,20 @@ class ConversationCodec(TemplateCodec):
         self.prefix = prefix_of(template)
         """What the template put at the end of the prompt; the assistant's turn begins with it."""
         self.prompt_images: list[Image.Image] = list(encoded.get("images") or [])
-        """Its images, resized as the model sees them."""
+        """Its images, in Qwen's families resized as the model sees them."""
         self.processor_kwargs: dict[str, Any] = dict(encoded.get("mm_processor_kwargs") or {})
         self.observation_images: list[Image.Image] = []
-        """Those of the latest observation, resized."""
+        """Those of the latest observation, in the same way."""
         self.observation_length = 0
         """Its length in tokens, images expanded."""
         self.image_text = self.decode(self.image_ids)
         """What the ids of one image decode to."""
         self._collect = False
-        self._prompt_length = len(self.prompt_ids) + self._visual_surplus(self.prompt_images)
+        self._prompt_length = super().prompt_length()
+
+    def engine_ids(self, token_ids: Sequence[int]) -> list[int]:
+        """Return ids of the assistant's turn in which images are written as vLLM expects them."""
+        return engine_ids(self._template, self._image, token_ids)
 
     def prompt_length(self) -> int:
         """Return the prompt's length in tokens, images expanded."""
@@ -74,10 +79,15 @@ class ConversationCodec(TemplateCodec):
         self.observation_length = encoded.expanded_length
         return encoded
 
-    def _visual_surplus(self, images: Sequence[Image.Image]) -> int:
+    def _surplus(self, image: Any) -> int:
+        if self._collect and not self._counts_resized:
+            self.observation_images.append(self._template._load_image(image, True))
+        return super()._surplus(image)
+
+    def _resized_surplus(self, images: Sequence[Image.Image]) -> int:
         if self._collect:
             self.observation_images.extend(images)
-        return super()._visual_surplus(images)
+        return super()._resized_surplus(images)
 
 
 class ConversationState:
@@ -92,10 +102,9 @@ class ConversationState:
 
     def __init__(self, template: Any, task: Task) -> None:
         self.codec = ConversationCodec(template, task)
-        self.token_ids = list(self.codec.prompt_ids)
-        """Prompt and turn so far, ONE placeholder per image."""
+        self._sampled_ids: list[int] = []
         self.images = list(self.codec.prompt_images)
-        """All images in order, resized."""
+        """All images in order, as the engine takes them."""
         self._length = self.codec.prompt_length()
 
     @property
@@ -116,12 +125,17 @@ class ConversationState:
     @property
     def turn_ids(self) -> list[int]:
         """The assistant's turn so far, from the template's prefix on."""
-        return [*self.codec.prefix.token_ids, *self.token_ids[len(self.codec.prompt_ids) :]]
+        return [*self.codec.prefix.token_ids, *self._sampled_ids]
+
+    @property
+    def engine_ids(self) -> list[int]:
+        """Prompt and turn so far as vLLM takes them, ONE placeholder per image."""
+        return [*self.codec.prompt_ids, *self.codec.engine_ids(self._sampled_ids)]
 
     def extend(self, token_ids: Sequence[int], outcome: TurnOutcome) -> None:
         """Append a turn and what follows it."""
-        self.token_ids.extend(token_ids[: outcome.kept])
-        self.token_ids.extend(outcome.appended_ids)
+        self._sampled_ids.extend(token_ids[: outcome.kept])
+        self._sampled_ids.extend(outcome.appended_ids)
         self._length += outcome.kept + len(outcome.closing_ids)
         if outcome.observation_ids:
             self.images.extend(self.codec.observation_images)

@@ -21,6 +21,7 @@ from swift_thyme.core.errors import EngineError, SettingsError, ThymeError
 from swift_thyme.host.contract import require
 from swift_thyme.host.contract_table import Group
 from swift_thyme.host.response_prefix import check_prefix
+from swift_thyme.host.threads import settle_threads
 from swift_thyme.inference.engine import Engine
 from swift_thyme.inference.hub import find_model, one_line
 from swift_thyme.inference.model_folder import (
@@ -116,6 +117,7 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
         _require(name)
         folder = _located(settings)
         require(Group.INFERENCE, Group.IMAGES, Group.PREFIX, Group.SAMPLING)
+        settle_threads(on_gpu=has_gpu())
         try:
             opener = _open_vllm if name == "vllm" else _open_transformers
             engine = opener(settings, _checkpoint(settings, folder))
@@ -174,14 +176,12 @@ def _needs_weights(settings: ModelSettings) -> bool:
 
 def _checkpoint(settings: ModelSettings, folder: Path) -> Checkpoint:
     """Return what a model says about itself, and the flags that override it."""
-    from swift_thyme.host.model_loading import Checkpoint, knows_model_type
+    from swift_thyme.host.model_choice import choose_model_type
+    from swift_thyme.host.model_loading import Checkpoint
 
     config, saved = read_config(folder), read_saved_arguments(folder)
-    named = config.get("model_type")
-    model_type = settings.model_type or saved.get("model_type")
-    if model_type is None and knows_model_type(named):
-        # A folder with another name is ambiguous for ms-swift; the configuration is not.
-        model_type = named
+    given = settings.model_type or saved.get("model_type")
+    model_type = choose_model_type(str(folder), config, given)
     prefix, thinking = settings.response_prefix, settings.enable_thinking
     if prefix is None and thinking is None:
         # One of the two flags overrides both of the checkpoint's: for ms-swift the text wins.

@@ -50,7 +50,7 @@ class _Conversation(ConversationState):
             skip_special_tokens=False,
             output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
         )
-        prompt: dict[str, Any] = {"prompt_token_ids": list(self.token_ids)}
+        prompt: dict[str, Any] = {"prompt_token_ids": self.engine_ids}
         if self.images:
             prompt["multi_modal_data"] = {"image": list(self.images)}
             prompt["mm_processor_kwargs"] = self.codec.processor_kwargs

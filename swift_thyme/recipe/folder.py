@@ -20,6 +20,12 @@ _SCRIPTS = ("common.sh", "sft_stage1.sh", "sft_stage2.sh", "rl.sh", "rl_server.s
 _CONFIGURATION = "rl.yaml"
 _EXAMPLES = ("hostfile.example", "deepspeed_env.example")
 _VARIABLES = ".deepspeed_env"
+_CONVERT = (
+    "- Where you name places from 0 to 1000, convert them before you crop: x * width / 1000 and "
+    "y * height / 1000, with the size from the prompt."
+)
+"""For models that name places so, whatever the size of the picture."""
+_BEFORE = "- Names and imports"
 _OF_THE_JUDGE = ("REWARD_API_ADDRESS=", "QWEN_API_PORT=")
 
 
@@ -52,7 +58,8 @@ def recipe_files(folder: Path, plugin: Path) -> Mapping[str, str]:
     lines = found["deepspeed_env.example"].splitlines(keepends=True)
     found[_VARIABLES] = "".join(line for line in lines if not line.startswith(_OF_THE_JUDGE))
     prompt = files("swift_thyme.core").joinpath("system_prompt.txt")
-    found["prompt.txt"] = prompt.read_text("utf-8")
+    found["prompt.txt"] = text = prompt.read_text("utf-8")
+    found["prompt_0_to_1000.txt"] = text.replace(_BEFORE, f"{_CONVERT}\n{_BEFORE}")
     return found
 
 

@@ -35,7 +35,9 @@ from swift_thyme.core.reading import find_tags, read
 
 __all__ = ["follows_format"]
 
-_END_TOKENS = re.compile(r"(?:\s*<\|(?:im_end|endoftext|eot_id|end)\|>)+\s*\Z")
+_END_TOKENS = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|endoftext|eot_id|end|user)\|>|<end_of_turn>|<turn\|>|<eos>|</s>))+\s*\Z"
+)
 _SHAPE = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
 _INSIDE = (CODE_OPEN, CODE_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
 

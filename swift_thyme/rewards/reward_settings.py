@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from swift_thyme.core.environment import Reader, unusable
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.thinking import OF_THE_PROTOCOL, ThinkingTags, tags_from_environment
 from swift_thyme.core.urls import base_url, base_urls, unique
 
 __all__ = ["JudgeSettings", "RewardSettings", "RewardScale"]
@@ -101,6 +102,8 @@ class RewardSettings:
     maths_timeout_s: float = 2.0
     """Longest time (in seconds) for comparing one pair of mathematical expressions."""
     judge: JudgeSettings = JudgeSettings()
+    thinking: ThinkingTags = OF_THE_PROTOCOL
+    """Tags around thoughts; a rollout of the o3 scheduler has the protocol's already."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> RewardSettings:
@@ -135,6 +138,7 @@ class RewardSettings:
                 max_failed_steps=read.count("THYME_JUDGE_MAX_FAILED_STEPS"),
                 first=max(read.count("RANK"), 0),
             ),
+            thinking=tags_from_environment(environ) or OF_THE_PROTOCOL,
         )
 
 

@@ -7,7 +7,7 @@ characters that tokens stand for and keeps only the few that a tag may have begu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from swift_thyme.core.reading import TagScanner, begins_tag, find_tags
 
@@ -82,17 +82,16 @@ class CodeSpan:
         return mask
 
 
-def assistant_turn(prompt_ids: Sequence[int], turn_start_id: int | None) -> list[int]:
+def assistant_turn(prompt_ids: Sequence[int], turn_starts: Collection[int]) -> list[int]:
     """Return the ids of the assistant's turn so far, which a continued prompt ends with.
 
     The system prompt talks about ``<code>`` tags; only what follows the last turn marker counts.
 
     Args:
         prompt_ids: The engine's prompt.
-        turn_start_id: Id of ``<|im_start|>``; None where the tokenizer has none.
+        turn_starts: Ids of turn markers; empty where the tokenizer has none.
     """
-    backwards = prompt_ids[::-1]
-    if turn_start_id not in backwards:
-        return []
-    length = backwards.index(turn_start_id)
-    return list(prompt_ids[len(prompt_ids) - length :])
+    for end in range(len(prompt_ids), 0, -1):
+        if prompt_ids[end - 1] in turn_starts:
+            return list(prompt_ids[end:])
+    return []

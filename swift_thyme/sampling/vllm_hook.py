@@ -63,7 +63,8 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has n
             )
         self._settings = SamplingSettings.of_engine(vllm_config.additional_config)
         self._tokens = HookTokens.from_tokenizer(
-            cached_tokenizer_from_config(vllm_config.model_config)
+            cached_tokenizer_from_config(vllm_config.model_config),
+            vllm_config.model_config.hf_config.to_dict(),
         )
         self._editor = LogitsEditor(
             self._tokens.forbidden, torch.device(device), pin_memory=is_pin_memory

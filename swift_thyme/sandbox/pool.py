@@ -19,6 +19,7 @@ from swift_thyme.sandbox.interface import (
     check_images,
     check_timeout,
 )
+from swift_thyme.sandbox.loop_thread import arrival
 from swift_thyme.sandbox.messages import MAX_CODE_CHARS, BlockDone, RunBlock
 from swift_thyme.sandbox.requests import Answer, Deliver, Request, complete, new_number
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings
@@ -74,6 +75,8 @@ class SandboxPool(SandboxBackend):
     async def open(self, images: Sequence[InputImage] = ()) -> SandboxSession:
         """Open a session: an own Python state and own files, for one trajectory.
 
+        A caller that is cancelled meanwhile leaves no session behind.
+
         Args:
             images: What the code may read; the first one's path is the preset `image_path`.
 
@@ -85,8 +88,13 @@ class SandboxPool(SandboxBackend):
         check_images(images)
         dispatcher, seat = self._running(), Seat()
         dispatcher.open(seat, list(images))
-        await asyncio.wrap_future(seat.opened)
-        return SandboxSession(dispatcher, seat)
+        session = SandboxSession(dispatcher, seat)
+        try:
+            await arrival(seat.opened)
+        except (asyncio.CancelledError, GeneratorExit):
+            seat.opened.add_done_callback(lambda _: session.close_later())
+            raise
+        return session
 
     def open_sync(self, images: Sequence[InputImage] = ()) -> SandboxSession:
         """Do what `open` does, from code without an event loop."""
@@ -153,8 +161,11 @@ class SandboxSession(BackendSession):
         return result.result()
 
     async def close(self) -> None:
-        """End the session and remove its files; may be called twice."""
-        await asyncio.wrap_future(self.close_later())
+        """End the session and remove its files; may be called twice.
+
+        Cancelling the caller does not stop it.
+        """
+        await arrival(self.close_later())
 
     def close_sync(self) -> None:
         """Do what `close` does, from code without an event loop."""

@@ -57,6 +57,7 @@ _SPECS = (
         (
             ("thyme/tool_use_rate", "tool used"),
             ("thyme/code_success_rate", "code without an error"),
+            ("thyme/no_code_rate", "no code written"),
         ),
     ),
     _Spec(

@@ -19,6 +19,7 @@ from swift_thyme.core.errors import DataError, ThymeError
 from swift_thyme.core.statistics import difference, wilson
 from swift_thyme.view.curves_png import draw_curves
 from swift_thyme.view.run_log import LOG, RunLog, lineage_of, read_log
+from swift_thyme.view.step_shares import describe_time
 
 __all__ = ["PICTURE", "RunReport", "describe_gain", "find_run", "main", "read_run", "render"]
 
@@ -200,7 +201,8 @@ def _print_report(folder: Path, console: Console, *, plot: bool) -> None:
     if report.least_images_in_a_step is not None:
         console.print(f"images returned in one step: at least {report.least_images_in_a_step:.0f}")
     gain = describe_gain(report, _samples_per_question(newest))
-    for sentence in [*([] if gain is None else [gain]), *_sentences(log, folder)]:
+    said = [*([] if gain is None else [gain]), *describe_time(report.last_steps)]
+    for sentence in [*said, *_sentences(log, folder)]:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if plot:
         draw_curves(log, newest / PICTURE)

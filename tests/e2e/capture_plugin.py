@@ -12,8 +12,11 @@ import torch
 from swift.rlhf_trainers import grpo_trainer, rollout_mixin
 from swift.rlhf_trainers.utils import collate_to_grpo_micro_batch, encode_sample
 
+from swift_thyme.host.engine_feed import EngineFeed
+
 _sampled: dict[str, list[dict]] = {}
 _engine_infer = rollout_mixin.RolloutTrainerMixin._engine_infer
+_infer_async = EngineFeed.infer_async
 _prepare_batch_inputs = grpo_trainer.GRPOTrainer._prepare_batch_inputs
 
 
@@ -22,14 +25,24 @@ def engine_infer(self, infer_requests, request_config=None, **kwargs):
     request_config.logprobs = True
     outputs = _engine_infer(self, infer_requests, request_config, **kwargs)
     for request, output in zip(infer_requests, outputs, strict=True):
-        choice = output.response.choices[0]
-        _sampled.setdefault(request.uuid, []).append(
-            {
-                "token_ids": list(choice.token_ids),
-                "logprobs": [item["logprob"] for item in choice.logprobs["content"]],
-            }
-        )
+        note(request, output.response)
     return outputs
+
+
+async def infer_async(self, request, config):
+    response = await _infer_async(self, request, config)
+    note(request, response)
+    return response
+
+
+def note(request, response):
+    choice = response.choices[0]
+    _sampled.setdefault(request.uuid, []).append(
+        {
+            "token_ids": list(choice.token_ids),
+            "logprobs": [item["logprob"] for item in choice.logprobs["content"]],
+        }
+    )
 
 
 def _logps(trainer, sample):
@@ -94,4 +107,5 @@ def prepare_batch_inputs(self, samples):
 
 
 rollout_mixin.RolloutTrainerMixin._engine_infer = engine_infer
+EngineFeed.infer_async = infer_async
 grpo_trainer.GRPOTrainer._prepare_batch_inputs = prepare_batch_inputs

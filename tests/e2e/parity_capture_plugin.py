@@ -8,10 +8,12 @@ import os
 from swift.rlhf_trainers import grpo_trainer, rollout_mixin
 from swift.rlhf_trainers.utils import get_even_process_data
 
+from swift_thyme.host.engine_feed import EngineFeed
 from tests.e2e import parity_scripts
 
 _prompts: dict[str, list[int]] = {}
 _engine_infer = rollout_mixin.RolloutTrainerMixin._engine_infer
+_infer_async = EngineFeed.infer_async
 _log_rollout = grpo_trainer.GRPOTrainer._log_rollout
 
 
@@ -23,6 +25,12 @@ def engine_infer(self, infer_requests, request_config=None, **kwargs):
         # That of the last turn stays.
         _prompts[request.uuid] = output.response.prompt_token_ids
     return outputs
+
+
+async def infer_async(self, request, config):
+    response = await _infer_async(self, request, config)
+    _prompts[request.uuid] = response.prompt_token_ids
+    return response
 
 
 def log_rollout(self, samples):
@@ -53,4 +61,5 @@ def log_rollout(self, samples):
 
 
 rollout_mixin.RolloutTrainerMixin._engine_infer = engine_infer
+EngineFeed.infer_async = infer_async
 grpo_trainer.GRPOTrainer._log_rollout = log_rollout

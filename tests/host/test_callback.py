@@ -157,9 +157,11 @@ def start(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def grpo_trainer(**attributes: Any) -> Any:
     """Return an object that looks like ms-swift's own trainer."""
+    from swift_thyme.host.step_times import _PHASES
+
     kind = type("GRPOTrainer", (), {"__module__": "swift.rlhf_trainers.grpo_trainer"})
     trainer = type("Trainer", (kind,), {})()
-    vars(trainer).update(attributes)
+    vars(trainer).update(dict.fromkeys(_PHASES.keys() - NAMES.keys(), len) | attributes)
     return trainer
 
 

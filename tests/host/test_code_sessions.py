@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -35,11 +36,16 @@ class ScriptedPool:
     def __init__(self, *, opens: str = "", checks: str = "", reason: str = LOST) -> None:
         self.opens, self.checks, self.reason = iter(opens), iter(checks), reason
         self.calls: list[str] = []
+        self.started = threading.Event()
 
     def _take(self, call: str, script: Iterator[str]) -> None:
         self.calls.append(call)
         if next(script, "+") == "-":
             raise SandboxUnavailableError(self.reason)
+
+    def start(self) -> None:
+        self._take("start", self.checks)
+        self.started.set()
 
     async def check(self) -> None:
         self._take("check", self.checks)
@@ -68,6 +74,24 @@ def test_the_sandbox_is_tried_once_at_the_start() -> None:
     for _ in range(2):
         asyncio.run(sessions.start())
     assert pool.calls == ["check"]
+
+
+def test_a_sandbox_that_starts_beside_the_model_is_tried_all_the_same() -> None:
+    pool = ScriptedPool()
+    sessions = sessions_of(pool)
+    sessions.warm_up()
+    assert pool.started.wait(60)
+    asyncio.run(sessions.start())
+    assert pool.calls == ["start", "check"]
+
+
+def test_a_sandbox_that_cannot_start_beside_the_model_says_so_later() -> None:
+    pool = ScriptedPool(checks="----")
+    sessions = sessions_of(pool)
+    # In this thread, where an error would end the test.
+    sessions._warm_up()
+    with pytest.raises(SandboxDeadError):
+        asyncio.run(sessions.start())
 
 
 def test_a_start_that_failed_is_tried_again_by_the_next_rollout() -> None:

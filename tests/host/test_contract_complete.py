@@ -21,7 +21,10 @@ SOURCES = sorted(
         *(PACKAGE / "inference").glob("*.py"),
     ]
 )
-TABLE = {"contract.py", "contract_entries.py", "contract_table.py"}
+TABLE = {
+    *("contract.py", "contract_entries.py", "contract_rollout.py"),
+    *("contract_table.py", "contract_templates.py"),
+}
 
 SUBJECTS = {
     "arguments",

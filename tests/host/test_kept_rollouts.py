@@ -16,8 +16,7 @@ from swift_thyme.core.block import BlockRecord
 from swift_thyme.core.errors import DataError, SettingsError
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.images import read
-from swift_thyme.core.placeholders import IMAGE_TOKENS
-from swift_thyme.core.protocol import build_user_prompt
+from swift_thyme.core.protocol import IMAGE_TAG, build_user_prompt
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.segment import SegmentKind
 from swift_thyme.core.summary import EndReason, TrajectorySummary
@@ -40,7 +39,7 @@ def encode(text: str) -> list[int]:
 
 
 def decode(token_ids: Sequence[int]) -> str:
-    return "".join(IMAGE_TOKENS if i == IMAGE_ID else chr(i) for i in token_ids)
+    return "".join(IMAGE_TAG if i == IMAGE_ID else chr(i) for i in token_ids)
 
 
 def png(seed: int) -> bytes:

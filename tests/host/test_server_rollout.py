@@ -43,13 +43,16 @@ class ScriptedEngine:
         self.prompts: dict[str, list[list[int]]] = {}
 
     def infer(self, request: Any) -> Any:
-        """Return the response to a request, with a log-probability that tells a token's place."""
-        from swift.infer_engine import protocol
-
+        """Return the response to a request."""
         inputs = {"messages": request.messages, "images": request.images}
         prompt = list(self.template.encode(inputs)["input_ids"])
-        turns = self.prompts.setdefault(request.uuid, [])
-        turns.append(prompt)
+        self.prompts.setdefault(request.uuid, []).append(prompt)
+        return self.answer(prompt, request.uuid)
+
+    def answer(self, prompt: list[int], name: str) -> Any:
+        """Return the response to a prompt, with log-probabilities that tell a token's place."""
+        from swift.infer_engine import protocol
+
         script = scripts.next_turn(self.tokenizer.decode(prompt), self.tokenizer)
         assert script is not None
         room = min(scripts.MAX_TURN_TOKENS, scripts.MAX_TOKENS - len(prompt))
@@ -58,18 +61,19 @@ class ScriptedEngine:
         text = self.tokenizer.decode(ids)
         if not stops and len(script) < room:
             ids = [*ids, self.tokenizer.eos_token_id]
+        places = range(len(prompt), len(prompt) + len(ids))
         choice = protocol.ChatCompletionResponseChoice(
             index=0,
             message=protocol.ChatMessage(role="assistant", content=text),
             finish_reason="length" if len(ids) == room else "stop",
             token_ids=ids,
-            logprobs={"content": [{"logprob": -len(turns) - i / 1000} for i in range(len(ids))]},
+            logprobs={"content": [{"logprob": -place / 1000} for place in places]},
         )
         return protocol.ChatCompletionResponse(
             model="m",
             choices=[choice],
             usage=protocol.UsageInfo(0, 0, 0),
-            id=request.uuid,
+            id=name,
             prompt_token_ids=prompt,
         )
 

@@ -11,7 +11,7 @@ import yaml
 
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.plugins import Plugin, plugin_file
-from swift_thyme.recipe.folder import write_folder
+from swift_thyme.recipe.folder import recipe_files, write_folder
 from tests.conftest import TINY_MODEL, python_program, run_program
 from tests.e2e.test_training_scripts import CPU, RL_SAMPLES, make_program, make_recorder
 
@@ -181,3 +181,11 @@ def test_ms_swift_accepts_the_configuration(tmp_path: Path) -> None:
     assert found["learning_rate"] == 5e-7
     assert found["tuner_type"] == "full"
     assert found["reward_funcs"] == ["fmt_orm", "vqa_orm", "cst_orm"]
+
+
+def test_the_prompt_for_relative_coordinates_says_one_thing_more(tmp_path: Path) -> None:
+    found = recipe_files(tmp_path, PLUGIN)
+    usual = found["prompt.txt"].splitlines()
+    more = [line for line in found["prompt_0_to_1000.txt"].splitlines() if line not in usual]
+    assert len(more) == 1 and "x * width / 1000" in more[0]
+    assert [line for line in found["prompt_0_to_1000.txt"].splitlines() if line in usual] == usual

@@ -99,10 +99,11 @@ def test_a_token_costs_the_same_late_in_a_long_text() -> None:
 
 
 def test_only_the_assistants_turn_counts_in_a_prompt() -> None:
-    assert assistant_turn([9, 1, 2, 9, 5, 6], 9) == [5, 6]
-    assert assistant_turn([9, 1, 9], 9) == []
-    assert assistant_turn([1, 2], 9) == []
-    assert assistant_turn([1, 2], None) == []
+    assert assistant_turn([9, 1, 2, 9, 5, 6], {9}) == [5, 6]
+    assert assistant_turn([9, 1, 9], {9}) == []
+    assert assistant_turn([1, 2], {9}) == []
+    assert assistant_turn([1, 2], ()) == []
+    assert assistant_turn([8, 1, 9, 2, 3], {8, 9}) == [2, 3]
 
 
 def test_a_tokens_text_is_decoded_once() -> None:

@@ -461,6 +461,24 @@ async def test_a_caller_that_gives_up_leaves_the_answer_to_the_thread(pool: Sand
         assert (await session.run("print(x)")).stdout == "1\n"
 
 
+async def test_a_caller_that_is_cancelled_leaves_no_session_and_a_pool_that_works(
+    pool: SandboxPool,
+) -> None:
+    kept = await pool.open()
+    before = only_worker(pool).sessions
+    for _ in range(5):
+        session = await pool.open()
+        opening = asyncio.ensure_future(pool.open())
+        closing = asyncio.ensure_future(session.close())
+        await asyncio.sleep(0)
+        opening.cancel()
+        closing.cancel()
+        await asyncio.gather(opening, closing, return_exceptions=True)
+    wait_until(lambda: only_worker(pool).sessions == before)
+    assert (await kept.run("print(1)")).stdout == "1\n"
+    await kept.close()
+
+
 def test_a_loop_can_end_while_its_block_runs(pool: SandboxPool) -> None:
     worker = only_worker(pool)
     with pool.open_sync() as session:

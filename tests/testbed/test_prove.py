@@ -1,0 +1,88 @@
+"""The items of the proof: what is asked can be answered, and only as it is shown."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prove import evaluate, items, pictures, rows, table
+
+from swift_thyme.core.execution import ExecutionResult, ExecutionStatus, ReturnedImage
+from swift_thyme.core.reading import read
+from swift_thyme.rewards.format import follows_format
+from swift_thyme.sandbox import SandboxPool
+
+
+def test_a_scene_is_a_function_of_its_seed():
+    first, again, other = (
+        pictures.draw_scene(np.random.default_rng(seed), size=336) for seed in (3, 3, 4)
+    )
+    assert first.jpeg() == again.jpeg()
+    assert first.plates == again.plates
+    assert first.jpeg() != other.jpeg()
+
+
+def test_about_seven_in_ten_of_the_demonstrated_windows_show_the_plate():
+    views = pytest.importorskip("prove.views")
+    rng = np.random.default_rng(0)
+    shown = []
+    for _ in range(2000):
+        plate = pictures.Plate("47", *rng.uniform(1.6, pictures.CELLS - 1.6, size=2), 0)
+        shown.append(views.shows_plate(pictures.choose_window(plate, rng, rows.SPREAD), plate))
+    assert 0.65 < np.mean(shown) < 0.75
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with SandboxPool() as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("kind", items.KINDS)
+async def test_a_demonstration_runs_and_follows_the_format(
+    kind: str, pool: SandboxPool, tmp_path: Path
+) -> None:
+    place = (tmp_path, 0, "stage1", 0, (kind,))
+    drawn = rows._draw(place)
+    row = await rows._shown(pool, drawn, tmp_path)
+    text = row["messages"][-1]["content"]
+    assert follows_format(text)
+    assert read(text).answer == drawn.item.answer
+    blocks = {"disc": 0, "turned": 2, "add": 2, "larger": 2}.get(kind, 1)
+    assert text.count("<code>") == text.count("<sandbox_output>") == blocks
+    assert text.count("<image>") == len(row["images"]) - 1
+    if kind in ("add", "larger"):
+        # The number comes out of the sandbox, not out of the demonstration.
+        assert f"<sandbox_output>{drawn.item.answer}</sandbox_output>" in text
+    # The same question answered at once has no code.
+    assert "<code>" not in drawn.direct
+    assert read(drawn.direct).answer == drawn.item.answer
+
+
+def test_what_is_withheld_is_empty_and_errors_stay():
+    buffer = BytesIO()
+    Image.new("RGB", (112, 56), "red").save(buffer, "PNG")
+    image = ReturnedImage(buffer.getvalue(), 112, 56, "crop.png")
+    shown = ExecutionResult(ExecutionStatus.OK, "42", None, (image,), parts=("42", image))
+    hidden = evaluate.withhold(shown)
+    assert hidden.stdout == ""
+    [grey] = hidden.parts
+    assert Image.open(BytesIO(grey.data)).getcolors() == [(112 * 56, (128, 128, 128))]
+    failed = ExecutionResult(ExecutionStatus.ERROR, error="NameError: x")
+    assert evaluate.withhold(failed).error == "NameError: x"
+
+
+def test_seeds_of_an_item_are_one_piece_of_evidence(tmp_path: Path) -> None:
+    def record(index: int, right: bool) -> str:
+        fields = {"pass": "tools:0", "index": index, "kind": "read", "right": right}
+        return json.dumps({**fields, "tool_used": True, "statuses": ["ok"]})
+
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path in paths:
+        path.write_text("\n".join(record(i, i < 50) for i in range(100)))
+    one = table.share(table.read(paths[:1], "tools:0"), "right")
+    two = table.share(table.read(paths, "tools:0"), "right")
+    assert (one.mean, two.mean) == (0.5, 0.5)
+    assert two.low == pytest.approx(one.low, abs=0.01)
