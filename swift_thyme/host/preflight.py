@@ -151,7 +151,7 @@ def _pictures(plan: JobPlan, facts: ModelFacts, look: DatasetLook | None) -> Ite
         return
     if not facts.counts_pixels:
         text = "not counted: how many tokens one takes is a matter of the family's processor"
-        yield Note("pictures", Weight.FITS, text)
+        yield Finding("pictures", State.OK, text)
         return
     counts = {size: tokens_of(size, facts, plan.max_pixels) for size in set(look.sizes)}
     largest = max(counts, key=lambda size: counts[size])
