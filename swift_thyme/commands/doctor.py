@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from swift_thyme.commands.model_options import finite
-from swift_thyme.doctor.checks import DEADLINE_S, Finding, State, findings
+from swift_thyme.core.finding import Finding, State
+from swift_thyme.doctor.checks import DEADLINE_S, findings
 from swift_thyme.doctor.job import job_findings
 
 __all__ = ["doctor_command"]
@@ -66,9 +67,7 @@ def doctor_command(
     else:
         # One line each, for grep and for logs.
         for finding in found:
-            advice = f" -> {finding.advice}" if finding.advice else ""
-            line = f"{finding.state.value:6} {finding.subject}: {finding.text}{advice}"
-            typer.echo(" ".join(line.splitlines()))
+            typer.echo(f"{finding.state.value:6} {finding.line}")
         typer.echo(_verdict(found).plain)
     if broken:
         raise typer.Exit(1)

@@ -92,8 +92,14 @@ def main() -> None:
     except (ThymeError, OSError) as error:
         if debug:
             raise
-        messages.error(str(error) or type(error).__name__)
+        messages.error(_line(error))
         raise SystemExit(1) from error
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 if __name__ == "__main__":

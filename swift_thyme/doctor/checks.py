@@ -19,19 +19,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError, ThymeError
-from swift_thyme.doctor.finding import Check, Finding, State
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.doctor.host import host_contract
 from swift_thyme.doctor.sandbox_backend import is_remote, sandbox_backend
 from swift_thyme.doctor.threads import threads
 
-__all__ = ["CHECKS", "Check", "Finding", "ProbeFailedError", "State", "findings", "probe"]
+__all__ = ["CHECKS", "Check", "ProbeFailedError", "findings", "probe"]
 
 TESTED_VERSIONS = {
     "ms-swift": "4.6.0",
@@ -56,6 +56,14 @@ JUDGE_DEADLINE_S = 10.0
 LEAST_FREE_GIB = 10
 LEAST_USABLE_GIB = 1
 LEAST_SHARED_MEMORY_GIB = 1
+
+
+class Check(NamedTuple):
+    """A part of the report."""
+
+    section: str
+    run: Callable[[float], Iterable[Finding]]
+    """Takes the longest wait in seconds for whatever it waits for."""
 
 
 class ProbeFailedError(ThymeError):

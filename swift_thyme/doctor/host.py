@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from swift_thyme.doctor.finding import Finding, State
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.host.compiled_names import package_folder
 from swift_thyme.host.contract import REQUIREMENT, find_missing, host_version
 from swift_thyme.host.contract_table import USES, Group

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from swift_thyme.core.environment import Reader, parse_switch
 from swift_thyme.core.errors import DataError, SettingsError
-from swift_thyme.doctor.finding import Finding, State
+from swift_thyme.core.finding import Finding
 from swift_thyme.doctor.job_command import command_of
 from swift_thyme.host.job_plan import plan_of
-from swift_thyme.host.preflight import Weight, preflight
+from swift_thyme.host.preflight import preflight
 
 __all__ = ["job_findings", "read_flags"]
 
-_STATES = {Weight.FITS: State.OK, Weight.LOOK: State.LOOK, Weight.FAILS: State.BROKEN}
 _FILES = (".yaml", ".yml", ".json")
 
 
@@ -47,10 +47,7 @@ def job_findings(words: Sequence[str]) -> list[Finding]:
     processes = read.given("WORLD_SIZE") or read.given("NPROC_PER_NODE") or 1
     assert isinstance(processes, int)  # both are counts
     plan = plan_of(SimpleNamespace(**flags), read.given("MAX_PIXELS"), processes)
-    return [
-        Finding(f"job: {note.subject}", _STATES[note.weight], note.text, note.advice)
-        for note in preflight(plan)
-    ]
+    return [replace(found, subject=f"job: {found.subject}") for found in preflight(plan)]
 
 
 def read_flags(argv: Sequence[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def command_of(words: Sequence[str]) -> JobCommand:
         words: ``NAME=VALUE`` words, then ``swift rlhf FLAGS``, its flags alone, or a script.
 
     Raises:
-        SettingsError: They are empty.
+        SettingsError: They are empty, or another command of ms-swift.
         DataError: A script starts no such job.
     """
     variables, rest = dict(os.environ), list(words)
@@ -58,9 +58,12 @@ def command_of(words: Sequence[str]) -> JobCommand:
     script = next((word for word in rest[:2] if word.endswith(".sh")), None)
     if script is not None and (rest[0] == script or Path(rest[0]).name in _SHELLS):
         return recorded(script, rest[rest.index(script) + 1 :], variables)
-    for front in ("swift", _COMMAND):
-        if rest[:1] == [front]:
-            rest = rest[1:]
+    if rest[:1] == ["swift"]:
+        rest = rest[1:]
+        if rest and rest[0] != _COMMAND and not rest[0].startswith("-"):
+            raise SettingsError(f"--job looks at swift {_COMMAND} alone, not at swift {rest[0]}")
+    if rest[:1] == [_COMMAND]:
+        rest = rest[1:]
     if not rest:
         raise SettingsError("--job needs the flags of swift rlhf, a YAML file or a script")
     return JobCommand(tuple(rest), variables)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import swift_thyme
 from swift_thyme.core.errors import SettingsError
-from swift_thyme.doctor.finding import Finding, State
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.sandbox.remote_settings import RemoteSettings
 
 __all__ = ["is_remote", "sandbox_backend"]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from swift_thyme.core.environment import Reader
-from swift_thyme.doctor.finding import Finding, State
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.host.threads import suitable_threads
 
 __all__ = ["threads"]

@@ -12,19 +12,18 @@ import importlib.util
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.host.dataset_look import DatasetLook, look_at_dataset
 from swift_thyme.host.gpu_memory import card_gib, memory_notes
 from swift_thyme.host.job_plan import JobPlan, plan_of
 from swift_thyme.host.model_on_disk import ModelFacts, look_at_model, tokens_of
 
-__all__ = ["Note", "Weight", "log_preflight", "preflight"]
+__all__ = ["log_preflight", "preflight"]
 
 _CHARS_PER_TOKEN = 4
 _ROW_FILES = (".jsonl", ".json", ".csv", ".parquet")
@@ -32,39 +31,12 @@ _FULL_RATE, _LORA_RATE = 2e-5, 1e-5
 """Above the first one full training is unusually fast, below the second one LoRA hardly moves."""
 _SMALL_MODEL = 100_000_000
 """Parameters below which such rates are usual."""
+_DATASET, _GROUPS = "dataset", "groups"
+_HOST_STOPS = (_DATASET, _GROUPS)
+"""Subjects of which ms-swift stops a broken job itself when it starts, with an error of its own."""
 
 
-class Weight(str, Enum):
-    """How a note is meant."""
-
-    FITS = "fits"
-    LOOK = "look"
-    """May be meant so, or fail later."""
-    FAILS = "fails"
-    """Certainly fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """One line of the preflight."""
-
-    subject: str
-    weight: Weight
-    text: str
-    """What was computed."""
-    advice: str = ""
-    """The flag, and what to do with it."""
-    host_stops: bool = False
-    """Whether ms-swift itself stops such a job when it starts, with an error of its own."""
-
-    @property
-    def line(self) -> str:
-        """The note as one line."""
-        advice = f" -> {self.advice}" if self.advice else ""
-        return f"{self.subject}: {self.text}{advice}"
-
-
-def preflight(plan: JobPlan) -> list[Note]:
+def preflight(plan: JobPlan) -> list[Finding]:
     """Return everything that can be said about a job before it starts."""
     facts, look = look_at_model(plan.model), look_at_dataset(plan.dataset)
     return [
@@ -74,7 +46,7 @@ def preflight(plan: JobPlan) -> list[Note]:
         *_rate(plan, facts),
         *_pictures(plan, facts, look),
         *_images(plan, look),
-        *(Note("memory", Weight.LOOK if a else Weight.FITS, t, a) for t, a in _memory(plan, facts)),
+        *(Finding("memory", State.LOOK if a else State.OK, t, a) for t, a in _memory(plan, facts)),
     ]
 
 
@@ -89,7 +61,7 @@ def log_preflight(arguments: Any) -> None:
     """
     read = Reader()
     notes = preflight(plan_of(arguments, read.given("MAX_PIXELS"), read.count("WORLD_SIZE")))
-    failing = [n.line for n in notes if n.weight is Weight.FAILS and not n.host_stops]
+    failing = [n.line for n in notes if n.state is State.BROKEN and n.subject not in _HOST_STOPS]
     if failing:
         raise SettingsError(". ".join(failing))
     from swift.utils import get_logger
@@ -97,46 +69,45 @@ def log_preflight(arguments: Any) -> None:
     # ms-swift's own logger: that is the log of the job.
     log = get_logger()
     for note in notes:
-        say = log.info if note.weight is Weight.FITS else log.warning
+        say = log.info if note.state is State.OK else log.warning
         say(f"preflight: {note.line}")
 
 
-def _packages(plan: JobPlan) -> Iterator[Note]:
+def _packages(plan: JobPlan) -> Iterator[Finding]:
     if plan.deepspeed and importlib.util.find_spec("deepspeed") is None:
         text, advice = f"--deepspeed {plan.deepspeed}: not installed", "pip install 'deepspeed'"
-        yield Note("packages", Weight.FAILS, text, advice)
+        yield Finding("packages", State.BROKEN, text, advice)
     flash = (plan.attn_impl or "").startswith("flash")
     if flash and importlib.util.find_spec("flash_attn") is None:
         text = f"--attn_impl {plan.attn_impl}: the package flash-attn is not installed"
-        yield Note("packages", Weight.LOOK, text, "install it, or set --attn_impl sdpa")
+        yield Finding("packages", State.LOOK, text, "install it, or set --attn_impl sdpa")
 
 
-def _files(plan: JobPlan) -> Iterator[Note]:
+def _files(plan: JobPlan) -> Iterator[Finding]:
     """Name files of rows that are not there; ms-swift would ask a hub for them by that name."""
     for name in plan.dataset:
         path = Path(name.partition("#")[0])
         if path.suffix in _ROW_FILES and not path.exists() and not Path(name).exists():
             text, advice = f"--dataset {name}: no such file", "check the path"
-            yield Note("dataset", Weight.FAILS, text, advice, host_stops=True)
+            yield Finding(_DATASET, State.BROKEN, text, advice)
 
 
-def _samples(plan: JobPlan) -> Iterator[Note]:
+def _samples(plan: JobPlan) -> Iterator[Finding]:
     samples, group = plan.samples_per_rollout, plan.num_generations
     text = f"{samples} samples a rollout ({_product(plan)}), --num_generations {group}"
     if group > 1 and samples % group == 0:
-        yield Note("groups", Weight.FITS, f"{text}: {samples // group} prompts")
+        yield Finding(_GROUPS, State.OK, f"{text}: {samples // group} prompts")
     elif group < 2:
         advice = "ms-swift takes one without a teacher model for an error: set --num_generations 4"
-        yield Note("groups", Weight.LOOK, text, advice)
+        yield Finding(_GROUPS, State.LOOK, text, advice)
     elif plan.sequence_parallel_size == 1:
         divisors = [n for n in range(2, samples + 1) if samples % n == 0]
         able = f", or --num_generations to one of {divisors[:8]}" if divisors else ""
-        yield Note(
-            "groups",
-            Weight.FAILS,
+        yield Finding(
+            _GROUPS,
+            State.BROKEN,
             f"{text}: no whole number of prompts",
             f"set --gradient_accumulation_steps to {_fitting_steps(plan)}{able}",
-            host_stops=True,
         )
 
 
@@ -156,31 +127,31 @@ def _fitting_steps(plan: JobPlan) -> int:
     return unit * max(1, round(plan.gradient_accumulation_steps / unit))
 
 
-def _rate(plan: JobPlan, facts: ModelFacts) -> Iterator[Note]:
+def _rate(plan: JobPlan, facts: ModelFacts) -> Iterator[Finding]:
     rate = plan.learning_rate
     if rate is None or (facts.parameters or _SMALL_MODEL) < _SMALL_MODEL:
         return
     text = f"--tuner_type {plan.tuner_type} with --learning_rate {rate:g}"
     if plan.tuner_type == "full" and rate > _FULL_RATE:
         advice = "that is a rate for LoRA: set --learning_rate 5e-7, or --tuner_type lora"
-        yield Note("learning rate", Weight.LOOK, text, advice)
+        yield Finding("learning rate", State.LOOK, text, advice)
     elif plan.tuner_type != "full" and rate < _LORA_RATE:
         advice = (
             "that is a rate for training all weights: set --tuner_type full (ms-swift's default is "
             "lora), or --learning_rate 1e-4"
         )
-        yield Note("learning rate", Weight.LOOK, text, advice)
+        yield Finding("learning rate", State.LOOK, text, advice)
     else:
-        yield Note("learning rate", Weight.FITS, text)
+        yield Finding("learning rate", State.OK, text)
 
 
-def _pictures(plan: JobPlan, facts: ModelFacts, look: DatasetLook | None) -> Iterator[Note]:
+def _pictures(plan: JobPlan, facts: ModelFacts, look: DatasetLook | None) -> Iterator[Finding]:
     if look is None or not look.sizes:
-        yield Note("pictures", Weight.FITS, "not looked at: --dataset names no local .jsonl file")
+        yield Finding("pictures", State.OK, "not looked at: --dataset names no local .jsonl file")
         return
     if not facts.counts_pixels:
         text = "not counted: how many tokens one takes is a matter of the family's processor"
-        yield Note("pictures", Weight.FITS, text)
+        yield Finding("pictures", State.OK, text)
         return
     counts = {size: tokens_of(size, facts, plan.max_pixels) for size in set(look.sizes)}
     largest = max(counts, key=lambda size: counts[size])
@@ -189,7 +160,7 @@ def _pictures(plan: JobPlan, facts: ModelFacts, look: DatasetLook | None) -> Ite
     limit = plan.longest
     seen = f"largest of {len(look.sizes)} pictures {largest[0]}x{largest[1]}: {tokens} tokens"
     if limit is None:
-        yield Note("pictures", Weight.FITS, f"{seen}; no --max_length limits them")
+        yield Finding("pictures", State.OK, f"{seen}; no --max_length limits them")
         return
     room = limit - tokens - words - plan.max_completion_length
     text = (
@@ -202,11 +173,11 @@ def _pictures(plan: JobPlan, facts: ModelFacts, look: DatasetLook | None) -> Ite
     advice += ", or raise --max_length and --vllm_max_model_len"
     if smallest >= limit:
         text = f"{seen}, and the smallest {smallest}: no prompt fits into {limit}"
-        yield Note("pictures", Weight.FAILS, text, advice)
+        yield Finding("pictures", State.BROKEN, text, advice)
     elif room < tokens:
-        yield Note("pictures", Weight.LOOK, text, advice)
+        yield Finding("pictures", State.LOOK, text, advice)
     else:
-        yield Note("pictures", Weight.FITS, text)
+        yield Finding("pictures", State.OK, text)
 
 
 def _system_tokens(plan: JobPlan) -> int:
@@ -222,7 +193,7 @@ def _pixels_that_fit(room: int, facts: ModelFacts) -> int | None:
     return tokens * facts.factor_px**2 if tokens >= 64 else None
 
 
-def _images(plan: JobPlan, look: DatasetLook | None) -> Iterator[Note]:
+def _images(plan: JobPlan, look: DatasetLook | None) -> Iterator[Finding]:
     if plan.vllm_mode == "server":
         return  # the limit is the server's
     flag = f"--vllm_limit_mm_per_prompt image {plan.most_images}"
@@ -230,11 +201,11 @@ def _images(plan: JobPlan, look: DatasetLook | None) -> Iterator[Note]:
     advice = f"""set --vllm_limit_mm_per_prompt '{{"image": {rows + 5}, "video": 0}}'"""
     text = f"rows have up to {rows} images, and {flag} counts them with the returned ones"
     if rows > plan.most_images and plan.use_vllm:
-        yield Note("images", Weight.FAILS, text, advice)
+        yield Finding("images", State.BROKEN, text, advice)
     elif rows >= plan.most_images:
-        yield Note("images", Weight.LOOK, f"{text}: code cannot return one", advice)
+        yield Finding("images", State.LOOK, f"{text}: code cannot return one", advice)
     else:
-        yield Note("images", Weight.FITS, text)
+        yield Finding("images", State.OK, text)
 
 
 def _memory(plan: JobPlan, facts: ModelFacts) -> list[tuple[str, str]]:

@@ -122,7 +122,10 @@ class RewardStep:
         group. A row without a solution has no verdict.
         """
         if not sample.references:
-            self._scorer.say_once("rows without `solution` have no answer reward")
+            self._scorer.say_once(
+                "rows without `solution` have no answer reward; where another column holds the "
+                """answers, give --columns '{"NAME": "solution"}'"""
+            )
             return None
         key = (sample.question, sample.references, sample.answer)
         task = self._verdicts.get(key)

@@ -72,7 +72,7 @@ class SessionFactory:
         """Return a session with its input images.
 
         Raises:
-            SessionLost: It cannot be made.
+            SessionLost: It cannot be made, or the file of an image cannot be opened.
             OSError: An image cannot be read.
             ValueError: An image cannot be placed.
         """
@@ -168,7 +168,10 @@ class SessionFactory:
 
 def _open_source(image: SourceImage) -> int:
     if image.data is None:
-        return os.open(image.file or "", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.open(image.file or "", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SessionLost(f"an image cannot be read: {error}") from error
     return _memory_file(image.data)
 
 

@@ -75,6 +75,7 @@ def test_a_place_that_cannot_be_written_or_read_is_one_line(
     assert run.returncode == 1
     assert len(run.stderr.splitlines()) == 1
     assert str(places["file"]) in run.stderr
+    assert not run.stderr.startswith("error: [Errno")
 
 
 @pytest.mark.parametrize("command", ["plugin", "doctor", "data"])

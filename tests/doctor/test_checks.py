@@ -18,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from swift_thyme.commands.main import app
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.doctor import checks as doctor
-from swift_thyme.doctor.checks import Check, Finding, State, findings
+from swift_thyme.doctor.checks import Check, findings
 from swift_thyme.doctor.host import host_contract
 from swift_thyme.host.contract_table import Group
 from swift_thyme.rewards.local_judge import LocalJudge
@@ -390,7 +391,7 @@ def test_in_a_terminal_a_table_is_drawn() -> None:
 
     script = (
         "import swift_thyme.commands.doctor as d\n"
-        "from swift_thyme.doctor.checks import Finding, State\n"
+        "from swift_thyme.core.finding import Finding, State\n"
         "one = Finding('b', State.LOOK, 'version [1]', 'use [x]2[/]')\n"
         "d.findings = lambda s: {'Part': [one]}\n"
         "from types import SimpleNamespace\n"

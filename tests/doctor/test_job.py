@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from swift_thyme.commands.main import app
 from swift_thyme.core.errors import DataError, SettingsError
-from swift_thyme.doctor.finding import Finding, State
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.doctor.job import job_findings, read_flags
 from swift_thyme.doctor.job_command import recorded
 from tests.conftest import ROOT, TINY_MODEL
@@ -81,6 +81,8 @@ def test_a_script_is_run_with_a_stand_in_for_swift(monkeypatch: pytest.MonkeyPat
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--rlhf_type is dpo"):
         job_findings(["--rlhf_type", "dpo"])
+    with pytest.raises(SettingsError, match="swift rlhf alone, not at swift sft"):
+        job_findings(["swift", "sft", "--model", "m"])
     with pytest.raises(SettingsError, match="needs the flags of swift rlhf"):
         job_findings(["swift", "rlhf"])
     with pytest.raises(SettingsError, match="--num_generations 'four': expected int"):

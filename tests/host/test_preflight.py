@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.finding import Finding, State
 from swift_thyme.host import preflight as module
 from swift_thyme.host.gpu_memory import memory_notes, training_gib
 from swift_thyme.host.job_plan import JobPlan, plan_of
 from swift_thyme.host.model_on_disk import ModelFacts, look_at_model, tokens_of
-from swift_thyme.host.preflight import Note, Weight, preflight
+from swift_thyme.host.preflight import preflight
 from tests.conftest import TINY_MODEL
 
 QWEN = look_at_model("Qwen/Qwen2.5-VL-7B-Instruct")
@@ -57,13 +58,13 @@ def write_rows(folder: Path, *sizes: tuple[int, int], images: int = 1) -> Path:
     return path
 
 
-def note(plan: JobPlan, subject: str) -> Note:
+def note(plan: JobPlan, subject: str) -> Finding:
     (found,) = (n for n in preflight(plan) if n.subject == subject)
     return found
 
 
 def test_the_recipe_fits(plan: JobPlan) -> None:
-    assert {n.subject for n in preflight(plan) if n.weight is not Weight.FITS} == set()
+    assert {n.subject for n in preflight(plan) if n.state is not State.OK} == set()
 
 
 @pytest.mark.parametrize(
@@ -99,34 +100,34 @@ def test_a_family_with_larger_patches_is_known_by_its_name() -> None:
 
 def test_a_picture_that_leaves_no_room_for_returned_ones(plan: JobPlan) -> None:
     found = note(replace(plan, max_pixels=None), "pictures")
-    assert found.weight is Weight.LOOK
+    assert found.state is State.LOOK
     assert "3000x2000: 7597 tokens" in found.text
     assert "set MAX_PIXELS=" in found.advice
     pixels = int(found.advice.partition("MAX_PIXELS=")[2].partition(",")[0])
-    assert note(replace(plan, max_pixels=pixels), "pictures").weight is Weight.FITS
+    assert note(replace(plan, max_pixels=pixels), "pictures").state is State.OK
 
 
 def test_pictures_none_of_which_fits_are_an_error(plan: JobPlan) -> None:
     found = note(replace(plan, max_length=2048, max_completion_length=256), "pictures")
-    assert found.weight is Weight.FAILS
+    assert found.state is State.BROKEN
     assert "no prompt fits into 2048" in found.text
 
 
 @pytest.mark.parametrize(
-    ("tuner", "rate", "weight"),
+    ("tuner", "rate", "state"),
     [
-        ("lora", 5e-7, Weight.LOOK),
-        ("lora", 1e-4, Weight.FITS),
-        ("full", 1e-4, Weight.LOOK),
-        ("full", 5e-7, Weight.FITS),
+        ("lora", 5e-7, State.LOOK),
+        ("lora", 1e-4, State.OK),
+        ("full", 1e-4, State.LOOK),
+        ("full", 5e-7, State.OK),
     ],
 )
 def test_a_rate_of_the_other_tuner_is_named(
-    plan: JobPlan, tuner: str, rate: float, weight: Weight
+    plan: JobPlan, tuner: str, rate: float, state: State
 ) -> None:
     found = note(replace(plan, tuner_type=tuner, learning_rate=rate), "learning rate")
-    assert found.weight is weight
-    assert ("--tuner_type" in found.advice) is (weight is Weight.LOOK)
+    assert found.state is state
+    assert ("--tuner_type" in found.advice) is (state is State.LOOK)
 
 
 def test_nothing_is_said_about_a_rate_that_ms_swift_chooses_or_a_tiny_model(plan: JobPlan) -> None:
@@ -136,7 +137,7 @@ def test_nothing_is_said_about_a_rate_that_ms_swift_chooses_or_a_tiny_model(plan
 
 def test_samples_that_make_no_whole_groups_are_an_error(plan: JobPlan) -> None:
     found = note(replace(plan, processes=1), "groups")
-    assert found.weight is Weight.FAILS
+    assert found.state is State.BROKEN
     assert "1 processes x batch 1 x accumulation 5" in found.text
     assert "--gradient_accumulation_steps to 4" in found.advice
 
@@ -145,26 +146,26 @@ def test_samples_that_make_no_whole_groups_are_an_error(plan: JobPlan) -> None:
 def test_the_advice_about_groups_helps(plan: JobPlan, processes: int) -> None:
     wrong = replace(plan, processes=processes, num_generations=8)
     found = note(wrong, "groups")
-    assert found.weight is Weight.FAILS
+    assert found.state is State.BROKEN
     steps = int(found.advice.split("--gradient_accumulation_steps to ")[1].split(",")[0])
-    assert note(replace(wrong, gradient_accumulation_steps=steps), "groups").weight is Weight.FITS
+    assert note(replace(wrong, gradient_accumulation_steps=steps), "groups").state is State.OK
 
 
 def test_a_group_of_one_needs_a_teacher(plan: JobPlan) -> None:
-    assert note(replace(plan, num_generations=1), "groups").weight is Weight.LOOK
+    assert note(replace(plan, num_generations=1), "groups").state is State.LOOK
 
 
 @pytest.mark.parametrize(
-    ("images", "limit", "weight"),
-    [(1, 6, Weight.FITS), (2, 2, Weight.LOOK), (3, 2, Weight.FAILS)],
+    ("images", "limit", "state"),
+    [(1, 6, State.OK), (2, 2, State.LOOK), (3, 2, State.BROKEN)],
 )
 def test_images_of_a_row_against_the_limit(
-    plan: JobPlan, tmp_path: Path, images: int, limit: int, weight: Weight
+    plan: JobPlan, tmp_path: Path, images: int, limit: int, state: State
 ) -> None:
     rows = write_rows(tmp_path, (64, 64), images=images)
     found = note(replace(plan, dataset=(str(rows),), most_images=limit), "images")
-    assert found.weight is weight
-    assert ("--vllm_limit_mm_per_prompt" in found.advice) is (weight is not Weight.FITS)
+    assert found.state is state
+    assert ("--vllm_limit_mm_per_prompt" in found.advice) is (state is not State.OK)
 
 
 def test_the_limit_of_a_server_is_the_servers(plan: JobPlan) -> None:
@@ -195,9 +196,9 @@ def test_a_package_that_a_flag_needs_is_looked_for(
     plan: JobPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    found = {n.text: n.weight for n in preflight(replace(plan, attn_impl="flash_attn"))}
-    assert found["--deepspeed zero3: not installed"] is Weight.FAILS
-    assert found["--attn_impl flash_attn: the package flash-attn is not installed"] is Weight.LOOK
+    found = {n.text: n.state for n in preflight(replace(plan, attn_impl="flash_attn"))}
+    assert found["--deepspeed zero3: not installed"] is State.BROKEN
+    assert found["--attn_impl flash_attn: the package flash-attn is not installed"] is State.LOOK
 
 
 def test_rows_that_cannot_be_read_are_left_to_others(tmp_path: Path, plan: JobPlan) -> None:
@@ -205,7 +206,7 @@ def test_rows_that_cannot_be_read_are_left_to_others(tmp_path: Path, plan: JobPl
     gone = {"messages": "x", "images": ["/nowhere/a.jpg", {"bytes": "zz"}, 3]}
     rows.write_text(f"no JSON\n[1]\n{json.dumps(gone)}\n")
     found = note(replace(plan, dataset=(str(rows), "AI-ModelScope/alpaca#10")), "pictures")
-    assert found.weight is Weight.FITS and "not looked at" in found.text
+    assert found.state is State.OK and "not looked at" in found.text
 
 
 def arguments(**flags: Any) -> SimpleNamespace:
