@@ -9,8 +9,8 @@ __all__ = ["describe_time"]
 _PREFIX = "thyme/time/"
 _STEP = f"{_PREFIX}step"
 _ADVICE = {
-    "generation": "a lower --max_completion_length or a THYME_ROLLOUT_DEADLINE_S cuts the longest "
-    "trajectories; THYME_ROLLOUT=continuous waits for no turn",
+    "generation": "a lower --max_completion_length cuts the longest trajectories; with vLLM in "
+    "colocate mode no trajectory waits for another, and THYME_ROLLOUT_DEADLINE_S ends the last ones",
     "sandbox": "raise THYME_SANDBOX_WORKERS, or run code on other hosts (THYME_SANDBOX_URL)",
     "weights": "a larger --move_model_batches sends fewer pieces; LoRA with --vllm_enable_lora "
     "true sends adapters alone",
