@@ -10,7 +10,7 @@ _PREFIX = "thyme/time/"
 _STEP = f"{_PREFIX}step"
 _ADVICE = {
     "generation": "a lower --max_completion_length cuts the longest trajectories; with vLLM in "
-    "colocate mode no trajectory waits for another, and THYME_ROLLOUT_DEADLINE_S ends the last ones",
+    "colocate mode none waits for another, and THYME_ROLLOUT_DEADLINE_S ends the last ones",
     "sandbox": "raise THYME_SANDBOX_WORKERS, or run code on other hosts (THYME_SANDBOX_URL)",
     "weights": "a larger --move_model_batches sends fewer pieces; LoRA with --vllm_enable_lora "
     "true sends adapters alone",
