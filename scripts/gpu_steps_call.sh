@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: in the folder that gpu_pack.sh filled, with qwen.tiktoken, make_real.py and deepspeed.tgz:
+# usage: in the folder that gpu_pack.sh filled, with qwen.tiktoken.gz, make_real.py and deepspeed.tgz:
 #        OUT=FOLDER bash scripts/gpu_steps_call.sh [SECONDS]
 # One call on an offline host with GPUs: makes a model of Qwen2.5-VL-3B's sizes and photo-sized
 # pictures, then runs gpu_steps.sh before and after within SECONDS (default 570), and prints the
@@ -9,7 +9,7 @@ end=$(($(date +%s) + ${1:-570}))
 say() { echo "$((end - $(date +%s))) s left: $*"; }
 here=$PWD
 . scripts/prove/gpu_setup.sh
-unset THYME_SANDBOX_WORKERS
+unset THYME_SANDBOX_WORKERS THYME_KEEP_TRAJECTORIES
 mkdir -p /tmp/more /tmp/bin /tmp/real
 tar -xzf "$here/deepspeed.tgz" -C /tmp/more
 printf '#!/bin/sh\nexec python3 -m swift.cli.main "$@"\n' >/tmp/bin/swift
@@ -17,7 +17,8 @@ chmod +x /tmp/bin/swift
 export PATH=/tmp/bin:$PATH PYTHONPATH="$PYTHONPATH:/tmp/more"
 say "unpacked"
 if [ ! -e /tmp/real/rl.jsonl ]; then
-  python3 "$here/make_real.py" /tmp/real "${SIZE:-3b}" "$here/qwen.tiktoken" "${PICTURES:-32}" >/tmp/make.log 2>&1 ||
+  gunzip -c "$here/qwen.tiktoken.gz" >/tmp/qwen.tiktoken
+  python3 "$here/make_real.py" /tmp/real "${SIZE:-3b}" /tmp/qwen.tiktoken "${PICTURES:-32}" >/tmp/make.log 2>&1 ||
     { tail -5 /tmp/make.log; exit 1; }
 fi
 export MODEL=/tmp/real/model ROWS=/tmp/rows.jsonl
