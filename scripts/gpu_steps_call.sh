@@ -2,10 +2,10 @@
 # usage: in the folder that gpu_pack.sh filled, with qwen.tiktoken.gz, make_real.py and deepspeed.tgz:
 #        OUT=FOLDER bash scripts/gpu_steps_call.sh [SECONDS]
 # One call on an offline host with GPUs: makes a model of Qwen2.5-VL-3B's sizes and photo-sized
-# pictures, then runs gpu_steps.sh before and after within SECONDS (default 570), and prints the
+# pictures, then runs gpu_steps.sh before and after within SECONDS (default 560), and prints the
 # table. BEFORE_STEPS (3) and AFTER_STEPS (4) are the steps of each.
 set -u
-end=$(($(date +%s) + ${1:-570}))
+end=$(($(date +%s) + ${1:-560}))
 say() { echo "$((end - $(date +%s))) s left: $*"; }
 here=$PWD
 . scripts/prove/gpu_setup.sh
