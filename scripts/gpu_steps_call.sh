@@ -47,5 +47,8 @@ keep
 way after "${AFTER_STEPS:-4}" $((end - $(date +%s) - 15))
 keep
 cat "$results/table.txt"
-head -25 $OUT/after/stacks.0.txt
-grep -A25 "with " $OUT/after/stacks.0.txt | head -40
+for step in 1 2; do
+  echo "where the trainer's thread is before the loss, step $step after:"
+  grep "in itself" $OUT/after/stacks.0.$step.txt | head -14
+  grep "with what" $OUT/after/stacks.0.$step.txt | head -30
+done

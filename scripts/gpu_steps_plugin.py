@@ -1,8 +1,8 @@
 """ms-swift plugin of `gpu_steps.sh`: counts what a step does, into `counts.RANK.jsonl`.
 
 A decode is one of a picture's file in the trainer's process, a resize one of a whole picture. The
-stacks of the trainer's thread are looked at 50 times a second while the engine samples; the file
-`stacks.RANK.txt` has the functions that were seen most.
+stacks of the first process's thread are looked at 25 times a second before the loss; the file
+`stacks.0.STEP.txt` has the functions that were seen most.
 """
 
 import functools
@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import CodeType
 
 from PIL import Image, ImageFile
 from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
@@ -65,29 +66,46 @@ counting(
 counting(LLMEngine, "step", "engine_steps")
 
 log_rollout = GRPOTrainer._log_rollout
-generate = GRPOTrainer._rollout_samples
-seen_inner: Counter[str] = Counter()
-seen_outer: Counter[str] = Counter()
+generate = GRPOTrainer._generate_and_score_completions
+seen_inner: Counter[CodeType] = Counter()
+seen_outer: Counter[CodeType] = Counter()
+n_steps = 0
 
 
 def look(thread, over):
     """Note where a thread is, until told that it is over."""
-    while not over.wait(0.02):
+    while not over.wait(0.04):
         frame = sys._current_frames().get(thread)
-        names = []
+        found = []
         while frame is not None:
-            code = frame.f_code
-            names.append(
-                f"{'/'.join(Path(code.co_filename).parts[-3:])}:{code.co_qualname}"
-                if hasattr(code, "co_qualname")
-                else f"{code.co_filename}:{code.co_name}"
-            )
+            found.append(frame.f_code)
             frame = frame.f_back
-        seen_inner.update(names[:1])
-        seen_outer.update(set(names))
+        seen_inner.update(found[:1])
+        seen_outer.update(set(found))
+
+
+def named(code):
+    """Return the file and the name of a function."""
+    name = getattr(code, "co_qualname", code.co_name)
+    return f"{'/'.join(Path(code.co_filename).parts[-3:])}:{name}"
+
+
+def write_stacks():
+    """Write the functions that were seen most in a step, but for those that always are there."""
+    global n_steps
+    n_steps += 1
+    total = seen_inner.total() or 1
+    lines = [f"looked {total} times"]
+    for kind, seen in (("in itself", seen_inner), ("with what it calls", seen_outer)):
+        found = [(named(code), n) for code, n in seen.most_common() if 0.005 < n / total < 0.97]
+        lines += [f"{100 * n / total:5.1f} % {kind} {name}" for name, n in found]
+        seen.clear()
+    (FOLDER / f"stacks.{RANK}.{n_steps}.txt").write_text("\n".join(lines) + "\n")
 
 
 def watched_generate(self, *args, **kwargs):
+    if RANK != "0":
+        return generate(self, *args, **kwargs)
     over = threading.Event()
     watcher = threading.Thread(target=look, args=(threading.get_ident(), over), daemon=True)
     watcher.start()
@@ -96,6 +114,7 @@ def watched_generate(self, *args, **kwargs):
     finally:
         over.set()
         watcher.join()
+        write_stacks()
 
 
 def noting_log_rollout(self, samples):
@@ -120,15 +139,8 @@ def noting_log_rollout(self, samples):
     }
     with (FOLDER / f"counts.{RANK}.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
-    total = sum(seen_inner.values()) or 1
-    lines = [
-        f"{100 * n / total:5.1f} % {kind} {name}"
-        for kind, seen in (("self", seen_inner), ("with", seen_outer))
-        for name, n in seen.most_common(60)
-    ]
-    (FOLDER / f"stacks.{RANK}.txt").write_text("\n".join(lines) + "\n")
     return log_rollout(self, samples)
 
 
-GRPOTrainer._rollout_samples = watched_generate
+GRPOTrainer._generate_and_score_completions = watched_generate
 GRPOTrainer._log_rollout = noting_log_rollout
