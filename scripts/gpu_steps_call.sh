@@ -37,14 +37,17 @@ keep() {
   tar -czf "$results/steps.tgz" -C /tmp steps --exclude='*.safetensors' --exclude='*.jpg' --exclude='*.png'
 }
 way() { # NAME STEPS SECONDS
-  timeout -k 5 "$3" bash scripts/gpu_steps.sh "$1" "${flags[@]}" --max_steps "$2" >"/tmp/steps/$1.log" 2>&1
-  say "$1 ended with $?, $(cat $OUT/"$1"/logging.jsonl 2>/dev/null | grep -c 'thyme/time/step') steps"
+  timeout -k 25 "$3" bash scripts/gpu_steps.sh "$1" "${flags[@]}" --max_steps "$2" >"/tmp/steps/$1.log" 2>&1
+  local status=$?
+  # What a killed launcher left behind would take the next job's memory.
+  nvidia-smi --query-compute-apps=pid --format=csv,noheader | xargs -r kill -9 2>/dev/null
+  say "$1 ended with $status, $(cat $OUT/"$1"/logging.jsonl 2>/dev/null | grep -c 'thyme/time/step') steps"
   grep -hE "Error|error:" "/tmp/steps/$1.log" | tail -5 | cut -c1-300
 }
 mkdir -p /tmp/steps
 way before "${BEFORE_STEPS:-3}" $(((end - $(date +%s)) * 58 / 100))
 keep
-way after "${AFTER_STEPS:-4}" $((end - $(date +%s) - 15))
+way after "${AFTER_STEPS:-4}" $((end - $(date +%s) - 20))
 keep
 cat "$results/table.txt"
 for step in 1 2; do
