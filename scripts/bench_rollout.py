@@ -364,12 +364,12 @@ def main() -> int:
             for repetition in range(options.repeats):
                 # In turn from the front and from the back, so that a drift meets all alike.
                 order = DRIVERS if repetition % 2 else DRIVERS[::-1]
-                passes.append(
-                    {
-                        driver: bench.run(driver, tail, make_requests(row, plans, driver, picture))
-                        for driver in order
-                    }
-                )
+                runs: dict[str, Run] = {}
+                for driver in order:
+                    requests = make_requests(row, plans, driver, picture)
+                    runs[driver] = bench.run(driver, tail, requests)
+                    print(runs[driver], file=sys.stderr, flush=True)
+                passes.append(runs)
             results = summary(passes)
             print(table(tail, results), flush=True)
             broken += missed(tail, results)
