@@ -12,7 +12,6 @@ trajectories, in one exchange; the second figure is that exchange, with and with
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -70,7 +69,9 @@ def main() -> int:
     for repetition in range(2 * N_REPEATS):
         with_times = bool(repetition % 2)
         gathered[with_times].append(seconds_of_gathering(with_times=with_times))
-    if os.environ.get("RANK", "0") == "0":
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
         bare_s, full_s = (statistics.median(gathered[key]) for key in (False, True))
         whole_s = (PER_STEP + WAITS) * phase_s + full_s - bare_s
         print(f"a phase {1e6 * phase_s:.2f} us, {PER_STEP + WAITS} in a step")

@@ -1,4 +1,4 @@
-"""Rows and the table for `gpu_steps.sh`: what a step of GRPO costs, before and after.
+"""Rows and the table for `gpu/steps.sh`: what a step of GRPO costs, before and after.
 
 usage: python scripts/gpu_steps.py rows RL.jsonl ROWS.jsonl [--rows 64] [--generations 4]
        python scripts/gpu_steps.py table BEFORE AFTER

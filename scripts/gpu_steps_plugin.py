@@ -1,4 +1,4 @@
-"""ms-swift plugin of `gpu_steps.sh`: counts what a step does, into `counts.RANK.jsonl`.
+"""ms-swift plugin of `gpu/steps.sh`: counts what a step does, into `counts.RANK.jsonl`.
 
 A decode is one of a picture's file in the trainer's process, a resize one of a whole picture. The
 stacks of the first process's thread are looked at 25 times a second before the loss; the file
@@ -8,7 +8,6 @@ stacks of the first process's thread are looked at 25 times a second before the 
 import functools
 import hashlib
 import json
-import os
 import sys
 import threading
 import time
@@ -21,8 +20,6 @@ from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 from swift.template import Template
 from vllm.v1.engine.llm_engine import LLMEngine
 
-RANK = os.environ.get("RANK", "0")
-FOLDER = Path(os.environ["THYME_COUNTS"])
 LARGE_PIXELS = 100_000
 counted: Counter[str] = Counter()
 lock = threading.Lock()
@@ -90,7 +87,7 @@ def named(code):
     return f"{'/'.join(Path(code.co_filename).parts[-3:])}:{name}"
 
 
-def write_stacks():
+def write_stacks(folder):
     """Write the functions that were seen most in a step, but for those that always are there."""
     global n_steps
     n_steps += 1
@@ -100,11 +97,11 @@ def write_stacks():
         found = [(named(code), n) for code, n in seen.most_common() if 0.005 < n / total < 0.97]
         lines += [f"{100 * n / total:5.1f} % {kind} {name}" for name, n in found]
         seen.clear()
-    (FOLDER / f"stacks.{RANK}.{n_steps}.txt").write_text("\n".join(lines) + "\n")
+    (folder / f"stacks.0.{n_steps}.txt").write_text("\n".join(lines) + "\n")
 
 
 def watched_generate(self, *args, **kwargs):
-    if RANK != "0":
+    if self.accelerator.process_index:
         return generate(self, *args, **kwargs)
     over = threading.Event()
     watcher = threading.Thread(target=look, args=(threading.get_ident(), over), daemon=True)
@@ -114,7 +111,7 @@ def watched_generate(self, *args, **kwargs):
     finally:
         over.set()
         watcher.join()
-        write_stacks()
+        write_stacks(Path(self.args.output_dir))
 
 
 def noting_log_rollout(self, samples):
@@ -137,7 +134,8 @@ def noting_log_rollout(self, samples):
         "longest": max(lengths),
         "digest": digest.hexdigest()[:16],
     }
-    with (FOLDER / f"counts.{RANK}.jsonl").open("a") as file:
+    path = Path(self.args.output_dir) / f"counts.{self.accelerator.process_index}.jsonl"
+    with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
     return log_rollout(self, samples)
 

@@ -1,4 +1,4 @@
-"""The policy of ``bench_rollout.py`` and ``gpu_steps.sh``: thoughts of given lengths, then crops.
+"""The policy of ``bench_rollout.py`` and ``gpu/steps.sh``: thoughts of given lengths, then crops.
 
 A question names the plans of its trajectories. A plan is the tokens of each thought; a crop follows
 each but the last, and an answer the last.
@@ -7,13 +7,13 @@ each but the last, and an answer the last.
 from __future__ import annotations
 
 import functools
-import os
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from swift_thyme.core.environment import Reader
 from tests.scripted_logits import ScriptedLogits
 
 OPEN = "<code>"
@@ -99,4 +99,4 @@ class Policy(ScriptedLogits):
         if told is not None:
             return int(told[1]), False
         self._asked[number] += 1
-        return (self._asked[number] - 1 + int(os.environ.get("RANK", "0"))) % n_plans, True
+        return (self._asked[number] - 1 + max(Reader().count("RANK"), 0)) % n_plans, True

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: in the folder that gpu_pack.sh filled, with qwen.tiktoken.gz, make_real.py and deepspeed.tgz:
-#        OUT=FOLDER bash scripts/gpu_steps_call.sh [SECONDS]
+#        OUT=FOLDER bash scripts/gpu/steps_call.sh [SECONDS]
 # One call on an offline host with GPUs: makes a model of Qwen2.5-VL-3B's sizes and photo-sized
-# pictures, then runs gpu_steps.sh before and after within SECONDS (default 560), and prints the
+# pictures, then runs steps.sh before and after within SECONDS (default 560), and prints the
 # table. BEFORE_STEPS (3) and AFTER_STEPS (4) are the steps of each.
 set -u
 end=$(($(date +%s) + ${1:-560}))
@@ -37,7 +37,7 @@ keep() {
   tar -czf "$results/steps.tgz" -C /tmp steps --exclude='*.safetensors' --exclude='*.jpg' --exclude='*.png'
 }
 way() { # NAME STEPS SECONDS
-  timeout -k 25 "$3" bash scripts/gpu_steps.sh "$1" "${flags[@]}" --max_steps "$2" >"/tmp/steps/$1.log" 2>&1
+  timeout -k 25 "$3" bash scripts/gpu/steps.sh "$1" "${flags[@]}" --max_steps "$2" >"/tmp/steps/$1.log" 2>&1
   local status=$?
   # What a killed launcher left behind would take the next job's memory.
   nvidia-smi --query-compute-apps=pid --format=csv,noheader | xargs -r kill -9 2>/dev/null

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# usage: OUT=FOLDER bash scripts/gpu_threads.sh [COUNTS]   (default: "own 1 4 8 16")
+# usage: OUT=FOLDER bash scripts/gpu/threads.sh [COUNTS]   (default: "own 1 4 8 16")
 # How long a step of a one-process job takes with so many threads of torch (OMP_NUM_THREADS): GRPO of
 # the embedded tiny model, 64 trajectories a step, as a plain `swift rlhf` starts it on one GPU. `own`
 # leaves the number to the job. Prints the median of steps 2 to 5 and what it is of the best one.
 # CPU=1 and STEPS=2 try it without a GPU; SWIFT="python3 -m swift.cli.main" where there is no `swift`.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 mkdir -p "$OUT"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" MODEL=swift_thyme/testbed/model DATA=$OUT/data/rl.jsonl
