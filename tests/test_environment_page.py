@@ -27,6 +27,7 @@ ALLOWED = {
     "swift_thyme/sandbox/preload.py": "empties its own",
     "plugin/thyme_checkout.py": "adds to the import path of child processes",
     "scripts/bench_ats.py": "sets what vLLM reads when it is imported",
+    "swift_thyme/commands/torchrun.py": "takes torchrun's variables away",
     "scripts/bench_rollout.py": "sets what vLLM reads when it is imported",
     "scripts/make_tiny_model.py": "passes all on to a child process",
 }

@@ -11,7 +11,7 @@ rm -rf "$folder"/*
 mkdir -p "$folder"
 cp -r "$parts" "$folder/parts"
 cp "$parts/../scripts/install_parts.sh" "$folder/"
-git -C "$root" archive HEAD swift_thyme plugin scripts ":(exclude)swift_thyme/testbed/model" \
+git -C "$root" archive HEAD swift_thyme plugin scripts tests/__init__.py tests/scripted_logits.py ":(exclude)swift_thyme/testbed/model" \
   ":(exclude)scripts/prove/start_2m" | gzip -9 >"$folder/code.tgz"
 for file in "$@"; do cp "$file" "$folder/"; done
 du -sb "$folder"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from swift_thyme.answers.maths import MathsChecker
 from swift_thyme.commands.messages import say, warn
 from swift_thyme.commands.model_options import ModelOptions, with_model_options
+from swift_thyme.commands.torchrun import processes_of_torchrun
 from swift_thyme.core.errors import SettingsError
 from swift_thyme.evaluation.arms import OWN, TITLES, Arm
 from swift_thyme.evaluation.base import base_model, base_outcomes, check_base
@@ -95,8 +97,13 @@ def eval_command(
         bool, typer.Option("--judge", help="Ask THYME_JUDGE_URLS what rules leave undecided.")
     ] = False,
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, help="Trajectories at once.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            "--concurrency",
+            min=1,
+            help="Trajectories at once; default: 32 for each copy of the model.",
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -109,7 +116,13 @@ def eval_command(
     Ends with status 1 where trajectories are missing: something failed on our side, or a row cannot
     be used.
     """
+    processes = processes_of_torchrun()
+    if not processes:
+        return
     quiet_hosts()
+    if processes > 1:
+        options = _on_all_gpus(options, processes)
+    concurrency = options.at_once(concurrency)
     judged_by = judge_settings() if judge else None
     arms = [Arm.NO_TOOLS] if no_tools else _arms(tools)
     settings = options.model_settings(concurrency=concurrency)
@@ -150,6 +163,19 @@ def eval_command(
     if missing:
         warn(f"{missing} trajectories are missing, see above; the same command tries them again")
         raise typer.Exit(1)
+
+
+def _on_all_gpus(options: ModelOptions, processes: int) -> ModelOptions:
+    """Return options with a copy of the model for each process that torchrun has started."""
+    chosen = options.model_settings(concurrency=1).chosen_engine
+    if chosen != "vllm":
+        warn(f"torchrun: --engine {chosen} runs in one process, the others have ended")
+        return options
+    copies = max(1, processes // options.tensor_parallel_size)
+    if options.data_parallel_size == 1 and copies > 1:
+        say(f"torchrun: --data-parallel-size {copies} in this process, the others have ended")
+        return replace(options, data_parallel_size=copies)
+    return options
 
 
 def _arms(text: str) -> list[Arm]:

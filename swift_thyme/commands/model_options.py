@@ -28,6 +28,8 @@ from swift_thyme.sampling.sampling_settings import SamplingSettings
 
 __all__ = ["ModelOptions", "finite", "with_model_options"]
 
+_CONCURRENCY = 32
+"""Trajectories at once, of each copy of the model."""
 _OPTIONS = "options"
 
 _model = functools.partial(typer.Option, rich_help_panel="Model and engine")
@@ -62,7 +64,8 @@ class ModelOptions:
         str | None,
         _model(
             "--endpoint",
-            help="OpenAI-compatible server that samples instead (http://host:8000/v1).",
+            help="OpenAI-compatible server that samples instead (http://host:8000/v1); several "
+            "with commas.",
         ),
     ] = None
     endpoint_key: Annotated[
@@ -108,7 +111,16 @@ class ModelOptions:
         float,
         _model("--gpu-memory-utilization", help="Share that vLLM takes."),
     ] = 0.9
-    tensor_parallel_size: Annotated[int, _model("--tensor-parallel-size", help="GPUs of vLLM.")] = 1
+    tensor_parallel_size: Annotated[
+        int, _model("--tensor-parallel-size", help="GPUs of a copy of the model in vLLM.")
+    ] = 1
+    data_parallel_size: Annotated[
+        int,
+        _model(
+            "--data-parallel-size",
+            help="Copies of the model in vLLM, each on GPUs of its own, behind one queue.",
+        ),
+    ] = 1
     engine_kwargs: Annotated[
         str | None,
         _model("--engine-kwargs", help="Further arguments of vLLM, as JSON."),
@@ -165,6 +177,10 @@ class ModelOptions:
         ),
     ] = None
 
+    def at_once(self, given: int | None) -> int:
+        """Return how many trajectories run at once, where a command was given a number or none."""
+        return given or _CONCURRENCY * max(1, self.data_parallel_size)
+
     def model_settings(self, *, concurrency: int, per_request: bool = False) -> ModelSettings:
         """Return the model and the engine that the options name; reads the environment.
 
@@ -195,6 +211,7 @@ class ModelOptions:
             concurrency=concurrency,
             gpu_memory_utilization=self.gpu_memory_utilization,
             tensor_parallel_size=self.tensor_parallel_size,
+            data_parallel_size=self.data_parallel_size,
             engine_kwargs=_engine_kwargs(self.engine_kwargs),
         )
 

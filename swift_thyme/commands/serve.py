@@ -39,7 +39,10 @@ def serve_command(
         float,
         typer.Option(min=0.01, help="Largest image, in millions of pixels.", callback=finite),
     ] = 80.0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Trajectories at once.")] = 32,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trajectories at once; default: 32 for each copy of the model."),
+    ] = None,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait.")] = 256,
     cors_origin: Annotated[
         list[str] | None,
@@ -59,6 +62,7 @@ def serve_command(
     except ImportError as error:
         raise SettingsError("thyme serve needs: pip install 'swift_thyme[serve]'") from error
     quiet_hosts()
+    concurrency = options.at_once(concurrency)
     settings = options.model_settings(concurrency=concurrency, per_request=True)
     serve_settings = ServeSettings(
         system=options.system_prompt(settings),

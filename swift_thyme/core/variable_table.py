@@ -217,7 +217,7 @@ _PROCESS = (
             "number of this process; chooses the judge's server that is asked first",
             low=-1,
             owner="torchrun",
-            reader="rewards/reward_settings.py, core/environment.py",
+            reader="rewards/reward_settings.py, core/environment.py, commands/torchrun.py",
         ),
     ),
     *group(
@@ -228,7 +228,7 @@ _PROCESS = (
             1,
             "processes of the job on all hosts, for its preflight",
             owner="torchrun",
-            reader="host/preflight.py, doctor/job.py",
+            reader="host/preflight.py, doctor/job.py, commands/torchrun.py",
         ),
         Variable(
             "VLLM_USE_V2_MODEL_RUNNER",

@@ -357,12 +357,15 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         from swift_thyme.host.reward_functions import drain_metrics
 
         ended, self._sampled = self._sampled, []
-        summaries = gather_object(ended)
-        metrics = merge_reward_metrics(gather_object([drain_metrics()]))
+        taken = self._times.take() if mode == "train" else {}
+        # One exchange for all: what it costs is the waiting for each other.
+        ranks = gather_object([(ended, drain_metrics(), taken)])
+        summaries = [summary for ended, _, _ in ranks for summary in ended]
+        metrics = merge_reward_metrics([drained for _, drained, _ in ranks])
         if summaries:
             metrics.update(trajectory_metrics(summaries))
         if mode == "train":
-            metrics.update(mean_times(gather_object([self._times.take()])))
+            metrics.update(mean_times([taken for _, _, taken in ranks]))
         if self._watching:
             for name, value in metrics.items():
                 self.trainer._metrics[mode][name].append(value)

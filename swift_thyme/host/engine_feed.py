@@ -65,6 +65,7 @@ class EngineFeed:
         self._engine = engine
         self._times = times
         self._end = time.monotonic() + deadline_s
+        self._ends_early = math.isfinite(deadline_s)
         self._places = {name: place for place, name in enumerate(names)}
         self._next_place = 0
         self._early: dict[int, _Turn] = {}
@@ -148,6 +149,9 @@ class EngineFeed:
         config = copy.deepcopy(turn.config)
         engine.set_default_max_tokens(config, turn.inputs)
         params = engine._prepare_generation_config(config)
+        if not self._ends_early:
+            # Nobody reads a turn before its end; vLLM would make all of it anew at each step.
+            params.output_kind = type(params.output_kind).FINAL_ONLY
         engine._add_stop_words(params, config)
         engine._add_request(turn.inputs, params, name, adapter_request=self._adapter)
         self._running[name] = turn

@@ -13,6 +13,9 @@ where the server was started with it.
 from __future__ import annotations
 
 import logging
+import math
+import time
+import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -272,6 +275,10 @@ class EndpointEngine:
         client: The HTTP client; closed with the engine.
         model_name: Name that the server knows.
         max_images: Most images of one trajectory.
+
+    Attributes:
+        open: The conversations that somebody still holds.
+        failed_s: When a request failed last, on the monotonic clock.
     """
 
     max_total_tokens: int | None = None
@@ -286,11 +293,15 @@ class EndpointEngine:
         self.url = url
         self.model_name = model_name
         self.max_images = max_images
+        self.open: weakref.WeakSet[_Conversation] = weakref.WeakSet()
+        self.failed_s = -math.inf
         self._client = client
 
     async def begin(self, task: Task) -> _Conversation:
         """Begin a conversation; nothing is sent before its first turn."""
-        return _Conversation(self, task)
+        conversation = _Conversation(self, task)
+        self.open.add(conversation)
+        return conversation
 
     async def close(self) -> None:
         """Close the connections; may be called twice."""
@@ -309,9 +320,13 @@ class EndpointEngine:
             "stream_options": {"include_usage": True},
             **body,
         }
-        async with aclosing(chat_events(self._client, self.url, body)) as events:
-            async for event in events:
-                yield event
+        try:
+            async with aclosing(chat_events(self._client, self.url, body)) as events:
+                async for event in events:
+                    yield event
+        except EngineError:
+            self.failed_s = time.monotonic()
+            raise
 
     async def probe(self) -> None:
         """Find out whether the server continues an assistant's turn.

@@ -106,9 +106,9 @@ async def open_engine(settings: ModelSettings) -> AsyncIterator[Engine]:
     engine: Engine
     check_prefix(settings.response_prefix or "")
     if settings.endpoint is not None:
-        from swift_thyme.inference.endpoint import connect
+        from swift_thyme.inference.endpoint_group import connect_all
 
-        engine = await connect(_with_saved_prefix(settings))
+        engine = await connect_all(_with_saved_prefix(settings))
     else:
         assert settings.model is not None
         # Before anything heavy is imported: a wrong folder is told in a moment.
@@ -245,11 +245,12 @@ def _open_vllm(settings: ModelSettings, checkpoint: Checkpoint) -> Engine:
         "limit_mm_per_prompt": {"image": settings.max_images, "video": 0},
         "enable_prefix_caching": True,
     }
+    engine_kwargs = dict(settings.engine_kwargs)
+    if settings.data_parallel_size > 1:
+        engine_kwargs["data_parallel_size"] = settings.data_parallel_size
     others = set(descendants(os.getpid()))
     with _own_log():
-        host = start_vllm(
-            checkpoint, template, settings.sampling, options, dict(settings.engine_kwargs)
-        )
+        host = start_vllm(checkpoint, template, settings.sampling, options, engine_kwargs)
     return VllmEngine(
         host.engine,
         template,

@@ -26,7 +26,8 @@ class ModelSettings:
     """``vllm``, ``transformers``, ``openai`` or ``auto``: an endpoint where one is given, else vLLM
     where there is a GPU, else transformers."""
     endpoint: str | None = None
-    """Base URL of an OpenAI-compatible server, ending in the API version (``…/v1``)."""
+    """Base URL of an OpenAI-compatible server, ending in the API version (``…/v1``); several with
+    commas between them serve the same model."""
     api_key: str | None = None
     model_type: str | None = None
     """ms-swift's name; None finds it in the configuration."""
@@ -52,6 +53,8 @@ class ModelSettings:
     """Trajectories at once, for which the engine makes room."""
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
+    """Copies of the model in vLLM, each on ``tensor_parallel_size`` GPUs of its own."""
     use_hf: bool | None = None
     """Whether a name is looked up at Hugging Face (True) or ModelScope (False); None asks the
     environment (``USE_HF``)."""
@@ -63,6 +66,8 @@ class ModelSettings:
             raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine}")
         if self.engine == "openai" and self.endpoint is None:
             raise SettingsError("--engine openai needs --endpoint URL")
+        if self.endpoint is not None and not self.endpoints:
+            raise SettingsError("--endpoint is empty: give it a URL")
         if self.endpoint is not None and self.engine not in ("auto", "openai"):
             raise SettingsError(f"--endpoint and --engine {self.engine} exclude each other")
         if self.endpoint is None and self.model is None:
@@ -72,9 +77,11 @@ class ModelSettings:
                 "--thinking and --endpoint exclude each other: the server's template decides; "
                 "give --response-prefix the text that it puts in front"
             )
-        for name in ("max_images", "concurrency", "tensor_parallel_size"):
+        for name in ("max_images", "concurrency", "tensor_parallel_size", "data_parallel_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.data_parallel_size > 1:
+            self._check_copies()
         if not 0 < self.gpu_memory_utilization <= 1:
             raise SettingsError(
                 "--gpu-memory-utilization must be more than 0 and at most 1, not "
@@ -82,6 +89,26 @@ class ModelSettings:
             )
         if self.dtype not in (None, "bfloat16", "float16", "float32"):
             raise SettingsError(f"--dtype must be bfloat16, float16 or float32, not {self.dtype}")
+
+    def _check_copies(self) -> None:
+        if self.chosen_engine != "vllm":
+            raise SettingsError(
+                f"--data-parallel-size {self.data_parallel_size} needs vLLM (--engine vllm)"
+            )
+        import torch
+
+        needed = self.data_parallel_size * self.tensor_parallel_size
+        if has_gpu() and needed > torch.cuda.device_count():
+            raise SettingsError(
+                f"--data-parallel-size {self.data_parallel_size} with --tensor-parallel-size "
+                f"{self.tensor_parallel_size} needs {needed} GPUs, and there are "
+                f"{torch.cuda.device_count()}"
+            )
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The base URLs, none without an endpoint."""
+        return tuple(filter(None, (url.strip() for url in (self.endpoint or "").split(","))))
 
     @property
     def chosen_engine(self) -> str:

@@ -26,11 +26,11 @@ def model_folder(settings: ModelSettings) -> Path | None:
     A server that cannot be asked counts as none: whoever connects to it says why.
     """
     folder = local_folder(settings.model)
-    if folder is not None or settings.endpoint is None or not _is_here(settings.endpoint):
+    if folder is not None or not settings.endpoints or not _is_here(settings.endpoints[0]):
         return folder
     headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
     try:
-        url = f"{settings.endpoint.rstrip('/')}/models"
+        url = f"{settings.endpoints[0].rstrip('/')}/models"
         entries = httpx.get(url, headers=headers, timeout=_TIMEOUT_S).json()["data"]
         named = [e for e in entries if settings.model in (None, e["id"])]
         # vLLM says where the model lies; its name is a path too where it was given no other.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from swift_thyme.sandbox.loop_readers import LoopReaders
 from swift_thyme.sandbox.message_codec import Message, encode_frame
 from swift_thyme.sandbox.process_environment import worker_environment
 from swift_thyme.sandbox.processes import descendants, is_stopped, kill_quietly
+from swift_thyme.sandbox.processor_claims import Claim, claim_processor
 from swift_thyme.sandbox.requests import Request
 from swift_thyme.sandbox.sandbox_settings import SandboxSettings, local_rank
 
@@ -93,8 +93,9 @@ class WorkerProcess:
             other.close()
         self.started = time.monotonic()
         self.connection.setblocking(False)
+        self._claim: Claim | None = None
         if settings.uses(Acceleration.AFFINITY):
-            _confine_to_processor(self.process.pid, number, settings.workers)
+            self._claim = _confine_to_processor(self.process.pid, number, settings.workers)
 
     @property
     def unread(self) -> int:
@@ -174,6 +175,8 @@ class WorkerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self._claim is not None:
+            self._claim.held.close()
         size = os.fstat(self._errors).st_size
         said = os.pread(self._errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
         os.close(self._errors)
@@ -188,19 +191,22 @@ def share_of_processors(processors: list[int], number: int, workers: int) -> lis
     return processors[number * count // workers : (number + 1) * count // workers]
 
 
-def _confine_to_processor(pid: int, number: int, workers: int) -> None:
-    """Give a worker and its sessions a processor that no other worker of this job has.
+def _confine_to_processor(pid: int, number: int, workers: int) -> Claim | None:
+    """Give a worker and its sessions a processor that no other worker of the host has.
 
     A worker runs one block at a time, and the processes of a session take turns in well under a
     millisecond. That is too fast for the kernel to place them well: it wakes one up on a busy
     processor while another has nothing to do, or far from what is in the caches. Work that is not
-    confined gives way to them. Jobs that share a host choose at random where they have a choice.
+    confined gives way to them. Where other jobs have all processors that this worker could have,
+    it is not confined, and the kernel places it.
     """
     if not hasattr(os, "sched_setaffinity"):
-        return
+        return None
     rank, ranks = local_rank()
     processors = sorted(os.sched_getaffinity(0))
     share = share_of_processors(processors, rank * workers + number, ranks * workers)
-    if share:
+    claim = claim_processor(share)
+    if claim is not None:
         with contextlib.suppress(OSError):  # a policy may forbid it, which costs speed only
-            os.sched_setaffinity(pid, [secrets.choice(share)])
+            os.sched_setaffinity(pid, [claim.processor])
+    return claim

@@ -25,7 +25,8 @@ from tests.conftest import ROOT
 
 MODEL = (
     "--model --use-hf --engine --endpoint --endpoint-key --model-type --template --response-prefix "
-    "--thinking --dtype --gpu-memory-utilization --tensor-parallel-size --engine-kwargs --system"
+    "--thinking --dtype --gpu-memory-utilization --tensor-parallel-size "
+    "--data-parallel-size --engine-kwargs --system"
 ).split()
 SAMPLING = "--temperature --top-p --top-k --repetition-penalty --greedy-code --seed".split()
 LIMITS = "--max-turns --max-tokens --max-model-len --max-images --max-pixels".split()
@@ -162,6 +163,8 @@ BAD_VALUES = [
     ("--gpu-memory-utilization", "1.5"),
     ("--gpu-memory-utilization", "nan"),
     ("--tensor-parallel-size", "0"),
+    ("--data-parallel-size", "0"),
+    ("--data-parallel-size", "2"),
     ("--engine-kwargs", "{"),
     ("--engine-kwargs", "[1]"),
     ("--engine-kwargs", '{"additional_config": 3}'),

@@ -4,18 +4,22 @@ import base64
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from swift_thyme.core.execution import ReturnedImage
 from swift_thyme.core.observation import Observation
 from swift_thyme.host import picture_cache
+from swift_thyme.host.continuous_rollout import roll_out
 from swift_thyme.host.picture_cache import PictureCache, install_picture_cache
+from tests.host.test_continuous_rollout import SteppedEngine, make_requests
 from tests.host.test_scheduler import load_template
+from tests.host.test_server_rollout import make_scheduler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # importing ms-swift warns about its own dependencies
@@ -80,6 +84,41 @@ def test_a_picture_is_decoded_and_resized_once_in_a_rollout(
     template.encode(row(text, base64.b64encode(returned).decode()))
     # Two pictures, each decoded and resized.
     assert pictures.made == 4
+
+
+def test_a_rollout_and_its_training_prepare_each_picture_once(
+    template: Any, pictures: PictureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: Counter[str] = Counter()
+    load, resize = ImageFile.ImageFile.load, Image.Image.resize
+
+    def counted_load(picture: Any) -> Any:
+        counted["decoded"] += bool(picture.tile)
+        return load(picture)
+
+    def counted_resize(picture: Any, *args: Any, **kwargs: Any) -> Any:
+        counted["resized"] += 1
+        return resize(picture, *args, **kwargs)
+
+    path = tmp_path / "asked.jpg"
+    path.write_bytes(photo((10, 0, 0)))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted_load)
+    monkeypatch.setattr(Image.Image, "resize", counted_resize)
+    template.set_mode("vllm")
+    scheduler, engine = make_scheduler(template), SteppedEngine(template)
+    names = ["three turns", "two pictures", "three turns", "two pictures"]
+    outputs = roll_out(scheduler, engine, make_requests(names, path), None)
+    template.set_mode("train")
+    distinct, of_trajectories = set(), 0
+    for output in outputs:
+        images = output.rollout_infos["images"]
+        turn = {"role": "assistant", "content": output.response_token_ids[0]}
+        template.encode({"messages": [*output.messages[:-1], turn], "images": images})
+        distinct |= set(images)
+        of_trajectories += len(images)
+    # A prompt's picture and one or two crops; equal crops are one picture of the process.
+    assert of_trajectories == 10
+    assert counted == {"decoded": len(distinct), "resized": len(distinct)}
 
 
 def test_encoded_rows_are_the_same_with_and_without_kept_pictures(

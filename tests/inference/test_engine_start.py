@@ -1,11 +1,15 @@
 """An engine that cannot be started: what is said about it, without starting one."""
 
 import os
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from swift_thyme.core.errors import EngineError
+from swift_thyme.host import model_loading
 from swift_thyme.inference import model
+from swift_thyme.inference.model import ModelSettings
 
 
 def test_an_error_of_ours_is_its_line_and_one_of_the_engine_has_the_log_with_it(
@@ -21,3 +25,30 @@ def test_an_error_of_ours_is_its_line_and_one_of_the_engine_has_the_log_with_it(
         raise RuntimeError("Engine core initialization failed")
     assert "initialization failed" in str(theirs.value)
     assert str(theirs.value).endswith("ValueError: the true reason")
+
+
+class Started(Exception):
+    """Stands in for an engine."""
+
+
+@pytest.mark.parametrize(
+    ("copies", "expected"), [(1, {"a": 1}), (4, {"a": 1, "data_parallel_size": 4})]
+)
+def test_vllm_is_told_of_copies_where_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, copies: int, expected: dict[str, int]
+) -> None:
+    seen = []
+
+    def start(checkpoint: Any, template: Any, sampling: Any, options: Any, more: Any) -> Any:
+        seen.append(more)
+        raise Started
+
+    monkeypatch.setattr(model_loading, "start_vllm", start)
+    monkeypatch.setattr(model_loading, "load_template", lambda *_: None)
+    monkeypatch.setattr(model, "_total_tokens", lambda *_: 1024)
+    settings = ModelSettings(
+        model="m", engine="vllm", data_parallel_size=copies, engine_kwargs={"a": 1}
+    )
+    with pytest.raises(Started):
+        model._open_vllm(settings, SimpleNamespace())  # type: ignore[arg-type]
+    assert seen == [expected]

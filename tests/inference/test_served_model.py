@@ -95,7 +95,7 @@ async def test_its_response_prefix_is_put_in_front_unless_a_flag_gives_another(
         seen.append(settings.response_prefix)
         return Closed()
 
-    monkeypatch.setattr("swift_thyme.inference.endpoint.connect", connect)
+    monkeypatch.setattr("swift_thyme.inference.endpoint_group.connect_all", connect)
     for given in (settings(endpoint), replace(settings(endpoint), response_prefix="")):
         async with open_engine(given):
             pass

@@ -1,13 +1,15 @@
 """Frames between the pool and its workers, and the processors that a worker gets."""
 
+import contextlib
 import json
 import os
 import struct
 import tracemalloc
+import uuid
 
 import pytest
 
-from swift_thyme.sandbox import SandboxPool
+from swift_thyme.sandbox import SandboxPool, processor_claims
 from swift_thyme.sandbox.frames import Frame, FrameReader, pack
 from swift_thyme.sandbox.wire import WireError
 from swift_thyme.sandbox.worker_process import share_of_processors
@@ -89,25 +91,53 @@ def test_workers_share_the_processors(count: int, workers: int, shares: list[lis
     assert [share_of_processors(processors, n, workers) for n in range(workers)] == shares
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
-def test_blocks_of_two_workers_run_on_different_processors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def own_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no other job of this host take part."""
+    monkeypatch.setattr(processor_claims, "_NAME", f"swift-thyme-test-{uuid.uuid4()}")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+
+
+AFFINITY = "print(*os.sched_getaffinity(0))"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_two_jobs_confine_no_workers_to_the_same_processor(own_claims: None) -> None:
+    processors = len(os.sched_getaffinity(0))
+    settings = small_settings(workers=processors)
+
+    def used(pool: SandboxPool) -> list[tuple[str, ...]]:
+        with contextlib.ExitStack() as stack:
+            sessions = [stack.enter_context(pool.open_sync()) for _ in range(processors)]
+            return sorted({tuple(s.run_sync(AFFINITY).stdout.split()) for s in sessions})
+
+    with SandboxPool(settings) as first:
+        alone = used(first)
+        with SandboxPool(settings) as second:
+            beside = used(second)
+    with SandboxPool(settings) as third:
+        later = used(third)
+    assert {len(one) for one in alone} == {len(one) for one in later} == {1}
+    assert len(alone) == len(later) == processors
+    # Every processor has a worker of the first job; the kernel places those of the second.
+    assert [len(one) for one in beside] == [processors]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_blocks_of_two_workers_run_on_different_processors(own_claims: None) -> None:
     with (
         SandboxPool(small_settings(workers=2)) as pool,
         pool.open_sync() as a,
         pool.open_sync() as b,
     ):
-        code = "print(*os.sched_getaffinity(0))"
-        first, second = (set(s.run_sync(code).stdout.split()) for s in (a, b))
+        first, second = (set(s.run_sync(AFFINITY).stdout.split()) for s in (a, b))
     assert len(first) == len(second) == 1 and first != second
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
 def test_workers_of_the_ranks_of_a_job_run_on_different_processors(
-    monkeypatch: pytest.MonkeyPatch,
+    own_claims: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranks = len(os.sched_getaffinity(0))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
@@ -115,5 +145,5 @@ def test_workers_of_the_ranks_of_a_job_run_on_different_processors(
     for rank in (0, ranks - 1):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         with SandboxPool(small_settings(workers=1)) as pool, pool.open_sync() as session:
-            used.append(session.run_sync("print(*os.sched_getaffinity(0))").stdout.split())
+            used.append(session.run_sync(AFFINITY).stdout.split())
     assert len(used[0]) == len(used[1]) == 1 and used[0] != used[1]
