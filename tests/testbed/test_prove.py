@@ -104,3 +104,17 @@ def test_arms_that_answered_the_same_items_are_compared_in_pairs() -> None:
     unpaired = table.gain(arm([bool(r["right"]) for r in after], first=1000), before)
     assert paired.startswith("+8.3 [") and unpaired.startswith("+8.3 [")
     assert width(paired) < 0.7 * width(unpaired)
+
+
+def test_the_prompt_can_quote_another_folder_and_the_code_still_opens_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = ["--stage1", "2", "--stage2", "0", "--rl", "1", "--eval", "0", "--workers", "1"]
+    folder = ["--quote", "/somewhere/else"]
+    monkeypatch.setattr("sys.argv", ["rows", str(tmp_path), *counts, *folder, "--kinds", "read"])
+    rows.main()
+    for split in ("stage1", "rl"):
+        row = json.loads((tmp_path / f"{split}.jsonl").read_text().splitlines()[0])
+        name = Path(row["images"][0]).name
+        assert f'User Image Path: "/somewhere/else/{name}"' in row["messages"][1]["content"]
+        assert (tmp_path / "pictures" / name).is_file()
