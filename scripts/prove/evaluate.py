@@ -93,8 +93,10 @@ def _task(row: dict[str, Any], index: int) -> Task:
 
 
 async def _one(
-    engine: Engine, pool: Any, row: dict[str, Any], index: int, loop: LoopSettings
+    engine: Engine, pool: Any, row: dict[str, Any], place: tuple[int, int], loop: LoopSettings
 ) -> dict[str, Any]:
+    """Run a sample of an item; ``place`` is the number of the item and that of the sample."""
+    index, sample = place
     finished = None
     trajectory = run_trajectory(engine, _task(row, index), pool, loop, stream=False)
     async with aclosing(trajectory) as events:
@@ -108,6 +110,7 @@ async def _one(
         verdict = match_answer(answer, row["solution"], row["question"])
     return {
         "index": index,
+        "sample": sample,
         "kind": row["kind"],
         "right": verdict is Verdict.RIGHT,
         "answer": answer,
@@ -117,7 +120,7 @@ async def _one(
         "turns": summary.turns,
         "tokens": summary.sampled_tokens,
         "end": summary.end_reason.value if summary.end_reason else None,
-        "text": finished.completion if index < TEXTS else None,
+        "text": finished.completion if index < TEXTS and sample == 0 else None,
     }
 
 
@@ -141,15 +144,26 @@ async def _all(args: argparse.Namespace) -> None:
         for name in args.passes:
             started = time.monotonic()
             arm, _, temperature = name.partition(":")
-            sampling = Sampling(temperature=float(temperature), seed=args.seed)
-            loop = LoopSettings(sampling=sampling, max_tokens=MAX_TOKENS)
             shown = _WithholdingPool(pool) if arm == "withheld" else pool
+            samples = args.samples if float(temperature) else 1
+            base = Sampling(temperature=float(temperature))
 
-            async def one(index: int, shown: Any = shown, loop: Any = loop) -> dict[str, Any]:
+            async def one(
+                place: tuple[int, int],
+                shown: Any = shown,
+                base: Sampling = base,
+                samples: int = samples,
+            ) -> dict[str, Any]:
+                index, sample = place
+                # Of its own for each trajectory: with one seed all of them draw the same numbers.
+                seed = (args.seed * samples + sample) * len(rows) + index
+                sampling = replace(base, seed=seed)
+                loop = LoopSettings(sampling=sampling, max_tokens=MAX_TOKENS)
                 async with gate:
-                    return await _one(engine, shown, rows[index], index, loop)
+                    return await _one(engine, shown, rows[index], place, loop)
 
-            found = await asyncio.gather(*map(one, range(len(rows))))
+            places = [(index, sample) for sample in range(samples) for index in range(len(rows))]
+            found = await asyncio.gather(*map(one, places))
             results += [{"pass": name, **result} for result in found]
             right, used = (
                 sum(result[key] for result in found) / len(found) for key in ("right", "tool_used")
@@ -175,6 +189,9 @@ def main() -> None:
     parser.add_argument("--engine-kwargs", default="{}", help="further arguments of vLLM, as JSON")
     parser.add_argument("--memory", type=float, default=0.1, help="vLLM's share of a GPU")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--samples", type=int, default=1, help="trajectories per item above temperature 0"
+    )
     parser.add_argument("--limit", type=int)
     parser.add_argument("--concurrency", type=int, default=64)
     args = parser.parse_args()

@@ -60,6 +60,8 @@ class _Drawn(NamedTuple):
     """Empty where no demonstration is needed."""
     end: str
     direct: str
+    quoted: str
+    """The path that the prompt names."""
 
 
 def _draw(job: tuple[Path, int, str, int, tuple[str, ...]]) -> _Drawn:
@@ -76,11 +78,11 @@ def _draw(job: tuple[Path, int, str, int, tuple[str, ...]]) -> _Drawn:
     path = folder / name
     path.write_bytes(data)
     steps, end = demonstrate(scene, item, rng, SPREAD)
-    return _Drawn(str(path), size, item, steps, end, without_tool(scene, item))
+    return _Drawn(str(path), size, item, steps, end, without_tool(scene, item), str(path))
 
 
 def _prompt(drawn: _Drawn) -> list[dict[str, str]]:
-    text = build_user_prompt(drawn.item.question, drawn.path, (drawn.side, drawn.side))
+    text = build_user_prompt(drawn.item.question, drawn.quoted, (drawn.side, drawn.side))
     return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": text}]
 
 
@@ -147,6 +149,10 @@ def main() -> None:
     parser.add_argument("--rl", type=int, default=2000)
     parser.add_argument("--eval", type=int, default=70, help="items of each kind")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument(
+        "--quote",
+        help="folder that prompts name in place of the pictures' own; code uses a variable",
+    )
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     folder = args.out.resolve() / "pictures"
@@ -163,6 +169,8 @@ def main() -> None:
             kinds = tuple(kind for kind in of_split if kind in args.kinds)
             jobs = [(folder, seed, split, index, kinds) for index in range(count)]
             items = workers.map(_draw, jobs, chunksize=8)
+            if args.quote is not None:
+                items = [d._replace(quoted=f"{args.quote}/{Path(d.path).name}") for d in items]
             if split in ("rl", "eval"):
                 _write(args.out / f"{split}.jsonl", map(_question_row, items))
                 continue

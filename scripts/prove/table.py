@@ -4,7 +4,8 @@
 
 A row is an arm, of one or several seeds; seeds answer the same items, so an item counts once
 (``core/statistics.py``). Tool items and the others are separate columns. With ``--against`` each
-other row also gets its difference to that arm on tool items, as samples that are not paired.
+other row also gets its difference to that arm on tool items: of pairs, where both arms answered the
+same items equally often.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prove.items import KINDS, TOOL_KINDS
-from swift_thyme.core.statistics import Estimate, difference, mean_score
+from swift_thyme.core.statistics import Estimate, difference, mean_difference, mean_score
 
 Record = Mapping[str, Any]
 
@@ -85,9 +86,20 @@ def gain(first: Sequence[Record], second: Sequence[Record]) -> str:
     """Return the difference of two arms on tool items as a cell, in points."""
     a, b = share(first, "right"), share(second, "right")
     assert a.mean is not None and b.mean is not None
-    items = [len({r["index"] for r in records}) for records in (first, second)]
-    low, high = difference(a.mean, items[0], b.mean, items[1])
+    one, other = in_order(first), in_order(second)
+    if [r["index"] for r in one] == [r["index"] for r in other]:
+        scores = ([float(r["right"]) for r in records] for records in (one, other))
+        _, low, high, _ = mean_difference(*scores, [r["index"] for r in one])
+        assert low is not None and high is not None
+    else:
+        items = [len({r["index"] for r in records}) for records in (first, second)]
+        low, high = difference(a.mean, items[0], b.mean, items[1])
     return f"{a.mean - b.mean:+.1%} [{low:+.1%}, {high:+.1%}]".replace("%", "")
+
+
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """Return records by item; those of an item stay in the order of seeds and samples."""
+    return sorted(records, key=lambda record: record["index"])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ else
     --dataloader_num_workers 0 --logging_steps 1 --log_completions false \
     --save_strategy steps --save_steps 100000 "$@"
 fi
-last=$(find "$OUT" -maxdepth 1 -name "checkpoint-*" | sort -t- -k2 -n | tail -1)
+last=$(find "$OUT" -maxdepth 1 -name "checkpoint-*" | sort -V | tail -1)
 for file in "$MODEL"/*.json "$MODEL"/*.jinja; do
   if [ ! -e "$last/$(basename "$file")" ]; then cp "$file" "$last/"; fi
 done

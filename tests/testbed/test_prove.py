@@ -86,3 +86,35 @@ def test_seeds_of_an_item_are_one_piece_of_evidence(tmp_path: Path) -> None:
     two = table.share(table.read(paths, "tools:0"), "right")
     assert (one.mean, two.mean) == (0.5, 0.5)
     assert two.low == pytest.approx(one.low, abs=0.01)
+
+
+def test_arms_that_answered_the_same_items_are_compared_in_pairs() -> None:
+    def arm(right: list[bool], first: int = 0) -> list[table.Record]:
+        return [{"index": first + i // 2, "right": value} for i, value in enumerate(right)]
+
+    def width(cell: str) -> float:
+        low, high = cell[cell.index("[") + 1 : -1].split(", ")
+        return float(high) - float(low)
+
+    easy, hard = [True] * 60, [False] * 60
+    before = arm(easy + hard)
+    after = arm(easy + [True, False] * 10 + hard[20:])
+    paired = table.gain(after, before)
+    # The same scores of other items are no pairs.
+    unpaired = table.gain(arm([bool(r["right"]) for r in after], first=1000), before)
+    assert paired.startswith("+8.3 [") and unpaired.startswith("+8.3 [")
+    assert width(paired) < 0.7 * width(unpaired)
+
+
+def test_the_prompt_can_quote_another_folder_and_the_code_still_opens_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = ["--stage1", "2", "--stage2", "0", "--rl", "1", "--eval", "0", "--workers", "1"]
+    folder = ["--quote", "/somewhere/else"]
+    monkeypatch.setattr("sys.argv", ["rows", str(tmp_path), *counts, *folder, "--kinds", "read"])
+    rows.main()
+    for split in ("stage1", "rl"):
+        row = json.loads((tmp_path / f"{split}.jsonl").read_text().splitlines()[0])
+        name = Path(row["images"][0]).name
+        assert f'User Image Path: "/somewhere/else/{name}"' in row["messages"][1]["content"]
+        assert (tmp_path / "pictures" / name).is_file()
