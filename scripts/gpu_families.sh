@@ -13,9 +13,9 @@ if [ "${1:-}" = pack ]; then
   site=$("$root/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   work=$(mktemp -d)
   tar -C "$site" --exclude=__pycache__ --exclude=csrc --use-compress-program='xz -9' -cf "$work/more.txz" \
-    $(cd "$site" && ls -d deepspeed deepspeed-*.dist-info hjson pytest _pytest pluggy iniconfig)
+    $(cd "$site" && ls -d deepspeed deepspeed-*.dist-info hjson)
   xz -9c "$site/dashscope/resources/qwen.tiktoken" >"$work/qwen.tiktoken.xz"
-  CODE="swift_thyme plugin scripts tests/conftest.py tests/__init__.py tests/scripted_logits.py tests/families tests/e2e/__init__.py tests/e2e/jobs.py tests/view/__init__.py tests/view/chromium.py" \
+  CODE="swift_thyme plugin scripts tests/__init__.py tests/plain.py tests/scripted_logits.py tests/families" \
     bash "$root/scripts/prove/gpu_pack.sh" "$parts" "$folder" "$work/more.txz" "$work/qwen.tiktoken.xz" \
     "$shared/real/make_real.py"
   rm -r "$work"

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.families.outcomes import SAMPLES, STEPS
 from tests.families.tiny_models import FAMILIES, Family
+from tests.plain import as_argv
 
 VLLM = {
     **{"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_len": 512},
@@ -92,8 +93,6 @@ def run(name: str, engine: str, out: Path, rows: Path, **other: Any) -> dict[str
         other: Flags in place of those of :func:`flags_of`.
     """
     from swift.pipelines import rlhf_main
-
-    from tests.e2e.jobs import as_argv
 
     folder = out / name
     model = folder / "model"
