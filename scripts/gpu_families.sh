@@ -45,12 +45,12 @@ make_models() { # SIZE...
   done
 }
 
-families() {
+families() { # FAMILIES: those that are tried, each with the type of its numbers
   local job family dtype turn=0 pids=()
   # The moment at which an engine looks at free memory must not be that of another one's start.
-  for job in internvl_hf:bfloat16 glm4v:bfloat16 qwen3_5_moe:bfloat16 qwen3_vl_moe:bfloat16 \
+  for job in ${FAMILIES:-internvl_hf:bfloat16 glm4v:bfloat16 qwen3_5_moe:bfloat16 qwen3_vl_moe:bfloat16 \
     internvl_hf:float32 glm4v:float32 qwen3_5_moe:float32 qwen3_vl_moe:float32 \
-    qwen3_5:bfloat16 glm4_5v:bfloat16 gemma3:bfloat16; do
+    qwen3_5:bfloat16 glm4_5v:bfloat16 gemma3:bfloat16}; do
     family=${job%:*} dtype=${job#*:}
     port=$((port + 7))
     CUDA_VISIBLE_DEVICES=$((turn % gpus)) MASTER_PORT=$port timeout -k 5 "${FAMILY_S:-170}" \
