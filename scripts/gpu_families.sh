@@ -57,7 +57,7 @@ families() { # FAMILIES: those that are tried, each with the type of its numbers
       python3 scripts/gpu_families.py /tmp/families train "$family" "$dtype" >"$log/$family.$dtype.log" 2>&1 &
     pids+=($!)
     turn=$((turn + 1))
-    if [ $((turn % gpus)) = 0 ]; then sleep 15; fi
+    if [ $((turn % gpus)) = 0 ]; then sleep 5; fi
   done
   wait "${pids[@]}"
   say "families"
@@ -83,7 +83,7 @@ peak() {
   {
     say "peak $name: GPUs $cards, $size, flags $*"
     awk -F', ' '{ if ($2 > m[$1]) m[$1] = $2 } END { for (g in m) print "  GPU " g ": " m[g] " MiB" }' "$log/$name.csv"
-    grep -aE "PEAK|model weights take|KV cache memory|Graph capturing|non_torch|torch activation" "$log/$name.log" | cut -c1-240 | sort | uniq | head -40
+    grep -aE "PEAK|Model loading took|KV cache|Graph capturing|emory profiling" "$log/$name.log" | cut -c1-240 | sort | uniq | head -40
     grep -aoE "'?\"?(memory\(GiB\)|completions/mean_length|completions/max_length|global_step/max_steps|thyme/time/[a-z_]+)\"?'?: '?\"?[0-9./]*" "/tmp/out/$name/logging.jsonl" 2>/dev/null
     if ! grep -aq '"2/2"' "/tmp/out/$name/logging.jsonl" 2>/dev/null; then grep -aE "Error|error:" "$log/$name.log" | tail -3 | cut -c1-300; fi
   } | tee "$log/peak_$name.txt"
