@@ -21,6 +21,7 @@ ARROWS = {
     "rewards": {"answers", "core"},
     "host": {"core", "rewards", "sampling", "sandbox", "testbed"},
     "plugins": {"host"},
+    "plan": {"core"},
     "recipe": {"core"},
     "inference": {"core", "host", "sampling", "sandbox", "testbed"},
     "web": set(),
