@@ -77,7 +77,7 @@ peak() {
     CUDA_VISIBLE_DEVICES=$cards NPROC_PER_NODE=$(echo "$cards" | tr ',' '\n' | wc -l) VLLM_LOGGING_LEVEL=INFO \
     timeout -k 5 "$seconds" bash scripts/rl.sh --model_type qwen2_5_vl --template qwen2_5_vl --attn_impl sdpa \
     --external_plugins plugin/agent_rm.py scripts/gpu_peaks_plugin.py --max_steps 2 --save_strategy no \
-    --report_to none --use_hf true --check_model false --dataset_num_proc 1 --add_version false "$@" \
+    --reward_funcs fmt_orm vqa_orm --report_to none --use_hf true --check_model false --dataset_num_proc 1 --add_version false "$@" \
     >"$log/$name.log" 2>&1
   kill $watch
   {
