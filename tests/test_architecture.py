@@ -19,7 +19,7 @@ ARROWS = {
     "sandbox": {"core"},
     "testbed": {"core"},
     "rewards": {"answers", "core"},
-    "host": {"core", "rewards", "sampling", "sandbox", "testbed"},
+    "host": {"core", "plan", "rewards", "sampling", "sandbox", "testbed"},
     "plugins": {"host"},
     "plan": {"core"},
     "recipe": {"core"},

@@ -143,6 +143,10 @@ def estimate(job: Job, sizes: ModelSizes) -> Estimate:
     fixed = CONTEXT_GIB + (NCCL_GIB if job.gpus > 1 else 0.0)
     waiting = 0.0 if job.offloads else state
     sampling = engine + (waiting if job.sleeps else state) + sending * SLACK
+    if job.share:
+        # Offloaded or not: what sends and what receives are there together.
+        received = sizes.parameters * WEIGHT_BYTES / job.tensor_parallel / GIB
+        sampling = max(sampling, received + state + sending * SLACK)
     training = state + max(backward, stepping) * SLACK
     if not job.sleeps:
         training += engine
