@@ -63,7 +63,7 @@ families() { # FAMILIES: those that are tried, each with the type of its numbers
   say "families"
   python3 scripts/gpu_families.py /tmp/families table | tee "$OUT/families.txt"
   # The host gives back few files.
-  tar -C /tmp --exclude=model -czf "$OUT/families.tgz" families log
+  tar -C /tmp --exclude=model --exclude='*.safetensors' -czf "$OUT/families.tgz" families log
 }
 
 # peak NAME GPUS SIZE SECONDS [flags]: two steps of rl.sh; the largest memory of each card meanwhile.
