@@ -33,6 +33,9 @@ def train(out: Path, family: str, dtype: str, on_cpu: bool) -> int:
     kwargs = json.loads(VLLM["vllm_engine_kwargs"])
     if not on_cpu:
         kwargs["kv_cache_memory_bytes"] = 10**9
+    if family.startswith("qwen3_5"):
+        # FlashInfer, which vLLM takes on Hopper, is not in the pack.
+        kwargs["gdn_prefill_backend"] = "triton"
     outcome = run(
         family,
         ENGINE,
