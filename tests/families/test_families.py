@@ -32,9 +32,8 @@ SLOW = ("gemma3", "internvl_hf")
 """Families that every run of the tests trains; the others are left to CI."""
 GROUP = tuple(FAMILIES) if in_ci() else SLOW
 """Families that share a process: importing ms-swift takes longer than a job."""
-WITH_VLLM = ("qwen3_vl_moe", "internvl_hf", "glm4v", "qwen3_vl")
-"""Families whose cell for vLLM is tried again; tests/e2e does so for Qwen2.5-VL. The one with
-experts comes first: a process of vLLM makes their group of processes for its first model only."""
+WITH_VLLM = ("internvl_hf", "glm4v", "qwen3_vl")
+"""Families whose cell for vLLM is tried again; tests/e2e does so for Qwen2.5-VL."""
 
 
 class Jobs:
