@@ -34,12 +34,26 @@ class Measured:
 
 MEASURED = (
     Measured(
-        "`rl.sh`, four H100",
+        "`rl.sh`, full training",
         "3B",
         Job(gpus=4, card_gib=CARD_GIB, share=0.55, length=LENGTH, trained=COMPLETION),
         73.5,
     ),
+    Measured(
+        "`rl.sh`, full training, scripted trajectories",
+        "3B",
+        Job(gpus=4, card_gib=CARD_GIB, share=0.55, length=5000, trained=1500),
+        68.0,
+    ),
+    Measured(
+        "`rl.sh`, LoRA, ZeRO-2, completions of 1024",
+        "3B",
+        Job(card_gib=139.8, share=0.4, full=False, zero=2, length=4500, trained=1024),
+        67.2,
+    ),
 )
+"""Two on H100, one on an H200. Lengths are those that were reached; of the first job they are not
+known, and the recipe's are entered."""
 
 
 def plans() -> str:
