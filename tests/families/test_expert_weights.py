@@ -23,7 +23,7 @@ def test_weights_are_sent_as_the_checkpoint_holds_them(tmp_path: Path) -> None:
     sent = revert_runtime_names_to_checkpoint(model, dict(model.named_parameters()))
     saved = load_file(tmp_path / "model.safetensors")
     experts = {key for key in saved if ".experts." in key}
-    assert len(experts) == 2 * 4 * 3  # layers, experts, matrices
+    assert len(experts) == 4 * 3  # experts and matrices of the one layer that has any
     assert experts <= sent.keys()
     assert all(torch.equal(sent[key], saved[key]) for key in experts)
 
