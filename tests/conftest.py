@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.plain import ROOT as ROOT
+from tests.plain import TINY_MODEL as TINY_MODEL
 from tests.view.chromium import INSTALL, find_chromium
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY_MODEL = ROOT / "swift_thyme" / "testbed" / "model"
 
 
 def cpu_environment(**extra: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from swift_thyme.commands.data import data_app
 from swift_thyme.commands.doctor import doctor_command
 from swift_thyme.commands.evaluate import eval_command
 from swift_thyme.commands.messages import say
+from swift_thyme.commands.plan import plan_command
 from swift_thyme.commands.recipe import init_command, plugin_command
 from swift_thyme.commands.sandbox import sandbox_command
 from swift_thyme.commands.sandbox_server import sandbox_server_command
@@ -79,6 +80,7 @@ app.command("view")(view_command)
 app.command("doctor", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     doctor_command
 )
+app.command("plan")(plan_command)
 app.command("plugin")(plugin_command)
 app.command("init")(init_command)
 

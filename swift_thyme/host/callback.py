@@ -28,6 +28,7 @@ from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.code_sessions import SandboxSteps
 from swift_thyme.host.continuous_rollout import use_continuous_rollouts
+from swift_thyme.host.expert_weights import send_experts_as_in_checkpoints
 from swift_thyme.host.first_probe import probe_job
 from swift_thyme.host.image_tokens import show_text
 from swift_thyme.host.input_images import path_problem, quoted_paths
@@ -312,6 +313,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
             watch_server(trainer)
         if _is_grpo(trainer):
             use_continuous_rollouts(trainer, self._times)
+            send_experts_as_in_checkpoints()
         keeper = self._start_keeping()
 
         # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet

@@ -1,8 +1,8 @@
 """Roughly, how much memory of a GPU a GRPO job takes: weights, gradients, optimizer, cache.
 
-Rules of thumb for mixed precision with Adam, in bytes per parameter: 2 for weights, 2 for
-gradients, 12 for the optimizer and its copy of the weights. ZeRO divides them by the processes:
-stage 1 the optimizer, stage 2 the gradients too, stage 3 all. Activations come on top.
+Rules of thumb for mixed precision with Adam, in bytes per parameter, are those of
+:mod:`swift_thyme.plan.memory`. ZeRO divides them by the processes: stage 1 the optimizer, stage 2
+the gradients too, stage 3 all. Activations come on top; `thyme plan` computes them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import subprocess
 
 from swift_thyme.host.job_plan import JobPlan
 from swift_thyme.host.model_on_disk import ModelFacts
+from swift_thyme.plan.memory import (
+    ADAM_BYTES,
+    GIB,
+    GRADIENT_BYTES,
+    LORA_SHARE,
+    WEIGHT_BYTES,
+)
 
 __all__ = ["card_gib", "memory_notes", "training_gib"]
 
-_GIB = 2**30
-_WEIGHTS, _GRADIENTS, _OPTIMIZER = 2, 2, 12
-_LORA_SHARE = 0.01
-"""Parameters of adapters, as a share of the model's."""
 _QUERY = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 
 
@@ -36,11 +39,11 @@ def card_gib() -> float | None:
 def training_gib(plan: JobPlan, parameters: int) -> float:
     """Return what a process keeps for training, activations not included, in GiB."""
     shares = plan.processes
-    trained = parameters if plan.tuner_type == "full" else parameters * _LORA_SHARE
-    weights = float(parameters * _WEIGHTS)
+    trained = parameters if plan.tuner_type == "full" else parameters * LORA_SHARE
+    weights = float(parameters * WEIGHT_BYTES)
     if plan.tuner_type == "full" and plan.beta != 0:
         weights *= 2  # the reference model
-    gradients, optimizer = trained * _GRADIENTS, trained * _OPTIMIZER
+    gradients, optimizer = trained * GRADIENT_BYTES, trained * ADAM_BYTES
     stage = plan.zero_stage
     if stage >= 1:
         optimizer /= shares
@@ -48,7 +51,7 @@ def training_gib(plan: JobPlan, parameters: int) -> float:
         gradients /= shares
     if stage >= 3:
         weights /= shares
-    return (weights + gradients + optimizer) / _GIB
+    return (weights + gradients + optimizer) / GIB
 
 
 def memory_notes(plan: JobPlan, facts: ModelFacts, card: float | None) -> list[tuple[str, str]]:
@@ -69,13 +72,13 @@ def memory_notes(plan: JobPlan, facts: ModelFacts, card: float | None) -> list[t
         fits = not known or training < (card or 0)
         return [(text, "" if fits else _advice(plan))]
     engine = plan.vllm_gpu_memory_utilization * card
-    copy = facts.parameters * _WEIGHTS / plan.vllm_tensor_parallel_size / _GIB
+    copy = facts.parameters * WEIGHT_BYTES / plan.vllm_tensor_parallel_size / GIB
     notes = [(f"{text}, vLLM {engine:.1f} of {card:.0f} GiB", "")]
     sleeps = plan.sleep_level > 0
     if (training if sleeps else training + engine) > card:
         notes = [(notes[0][0], _advice(plan))]
     if facts.kv_bytes_per_token and plan.longest:
-        cache = facts.kv_bytes_per_token * plan.longest / plan.vllm_tensor_parallel_size / _GIB
+        cache = facts.kv_bytes_per_token * plan.longest / plan.vllm_tensor_parallel_size / GIB
         if copy + cache > engine:
             notes.append(
                 (

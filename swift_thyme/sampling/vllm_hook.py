@@ -28,6 +28,7 @@ from swift_thyme.sampling.logits import LogitsEditor, RowEdits
 from swift_thyme.sampling.sampled_sequence import SampledRow
 from swift_thyme.sampling.sampling_settings import SAMPLE_CODE, SamplingSettings
 from swift_thyme.sampling.tokens import HookTokens
+from swift_thyme.sampling.vllm_weights import accept_experts_of_transformers
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -61,10 +62,11 @@ class ThymeLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has n
                 "vLLM's second model runner has another interface for logits processors, and the "
                 "sampling hook would not be called: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
+        model = vllm_config.model_config
+        accept_experts_of_transformers(getattr(model.hf_config, "architectures", None) or ())
         self._settings = SamplingSettings.of_engine(vllm_config.additional_config)
         self._tokens = HookTokens.from_tokenizer(
-            cached_tokenizer_from_config(vllm_config.model_config),
-            vllm_config.model_config.hf_config.to_dict(),
+            cached_tokenizer_from_config(model), model.hf_config.to_dict()
         )
         self._editor = LogitsEditor(
             self._tokens.forbidden, torch.device(device), pin_memory=is_pin_memory

@@ -19,6 +19,7 @@ from tests.conftest import (
     python_program,
     run_program,
 )
+from tests.plain import as_argv as as_argv
 
 SWIFT = ("-m", "swift.cli.main")
 START_S = 400
@@ -80,15 +81,6 @@ def server_flags() -> dict[str, Any]:
         "vllm_enforce_eager": True,
         "vllm_gpu_memory_utilization": 0.3,
     }
-
-
-def as_argv(flags: dict[str, Any]) -> list[str]:
-    """Return flags as command-line arguments."""
-    argv: list[str] = []
-    for name, value in flags.items():
-        argv.append(f"--{name}")
-        argv.extend(str(v) for v in (value if isinstance(value, list) else [value]))
-    return argv
 
 
 def swift(command: str, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.families.outcomes import SAMPLES, STEPS
 from tests.families.tiny_models import FAMILIES, Family
+from tests.plain import as_argv
 
 VLLM = {
     **{"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_len": 512},
@@ -81,11 +82,17 @@ def flags_of(family: Family, model: Path, rows: Path, output: Path) -> dict[str,
     }
 
 
-def run(name: str, engine: str, out: Path, rows: Path) -> dict[str, Any]:
-    """Run the job of a family and return what became of it."""
-    from swift.pipelines import rlhf_main
+def run(name: str, engine: str, out: Path, rows: Path, **other: Any) -> dict[str, Any]:
+    """Run the job of a family and return what became of it.
 
-    from tests.e2e.jobs import as_argv
+    Args:
+        name: Key of the family.
+        engine: ``vllm`` or ``transformers``.
+        out: Where its folder lies, or is made.
+        rows: The data.
+        other: Flags in place of those of :func:`flags_of`.
+    """
+    from swift.pipelines import rlhf_main
 
     folder = out / name
     model = folder / "model"
@@ -100,7 +107,7 @@ def run(name: str, engine: str, out: Path, rows: Path) -> dict[str, Any]:
             del sys.modules[module_name]
     flags = flags_of(FAMILIES[name], model, rows, folder / engine)
     try:
-        rlhf_main(as_argv({**flags, **(VLLM if engine == "vllm" else {})}))
+        rlhf_main(as_argv({**flags, **(VLLM if engine == "vllm" else {}), **other}))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the table says what it was
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}

@@ -16,10 +16,12 @@ from swift.rlhf_trainers.utils import collate_to_grpo_micro_batch, encode_sample
 from swift.template import Template
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from swift_thyme.host.engine_feed import EngineFeed
 from tests.families import scripts
 
 _engine: dict[str, list[dict[str, Any]]] = {}
 _infer = rollout_mixin.RolloutTrainerMixin._engine_infer
+_infer_async = EngineFeed.infer_async
 _prepare = grpo_trainer.GRPOTrainer._prepare_batch_inputs
 _kwargs = Template.prepare_generate_kwargs
 _engine_kwargs = VllmEngine._prepare_engine_kwargs
@@ -64,14 +66,27 @@ def engine_infer(self, infer_requests, request_config=None, **kwargs):
     request_config.logprobs = True
     outputs = _infer(self, infer_requests, request_config, **kwargs)
     for request, output in zip(infer_requests, outputs, strict=True):
-        choice = output.response.choices[0]
-        turn = {
-            "token_ids": list(choice.token_ids),
-            "logprobs": [item["logprob"] for item in choice.logprobs["content"]],
-            "prompt_tokens": output.response.usage.prompt_tokens,
-        }
-        _engine.setdefault(request.uuid, []).append(turn)
+        _note(request, output.response)
     return outputs
+
+
+async def infer_async(self, request, config):
+    config = copy.copy(config)
+    config.logprobs = True
+    response = await _infer_async(self, request, config)
+    _note(request, response)
+    return response
+
+
+def _note(request, response):
+    """Note a turn as the engine gave it."""
+    choice = response.choices[0]
+    turn = {
+        "token_ids": list(choice.token_ids),
+        "logprobs": [item["logprob"] for item in choice.logprobs["content"]],
+        "prompt_tokens": response.usage.prompt_tokens,
+    }
+    _engine.setdefault(request.uuid, []).append(turn)
 
 
 def _logps(trainer, sample):
@@ -132,6 +147,7 @@ def prepare_engine_kwargs(self, *args, **kwargs):
 
 Template.prepare_generate_kwargs = prepare_generate_kwargs
 rollout_mixin.RolloutTrainerMixin._engine_infer = engine_infer
+EngineFeed.infer_async = infer_async
 grpo_trainer.GRPOTrainer._prepare_batch_inputs = prepare_batch_inputs
 VllmEngine._prepare_engine_kwargs = prepare_engine_kwargs
 torch.Tensor.masked_scatter = masked_scatter

@@ -16,25 +16,45 @@ def flat(nested: list[list[Any]]) -> list[Any]:
     return [item for inner in nested for item in inner]
 
 
-def fault(folder: Path, engine: str) -> str | None:
+def read_samples(folder: Path, engine: str) -> list[dict[str, Any]]:
+    """Return what the plugin wrote down of a family's job; nothing where it did not come so far."""
+    path = folder / f"{engine}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def fault(
+    folder: Path, engine: str, *, steps: int = STEPS, most_difference: float = MOST_DIFFERENCE
+) -> str | None:
     """Return what is wrong with a family's job, in one line; None where it works.
 
     Args:
         folder: Of the family.
         engine: The job's.
+        steps: Of the job.
+        most_difference: Of a log-probability, between engine and trainer.
     """
     outcome: dict[str, Any] = json.loads((folder / f"{engine}.json").read_text())
     if outcome["error"] is not None:
         return str(outcome["error"])
-    lines = (folder / f"{engine}.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    if len(records) != STEPS * SAMPLES:
-        return f"{len(records)} samples in place of {STEPS * SAMPLES}"
-    return next(filter(None, map(_fault_of, records)), None)
+    samples = read_samples(folder, engine)
+    if len(samples) != steps * SAMPLES:
+        return f"{len(samples)} samples in place of {steps * SAMPLES}"
+    for sample in samples:
+        found = _fault_of(sample)
+        if found is not None:
+            return found
+    furthest = max(max(differences(sample)) for sample in samples)
+    return f"log-probabilities differ by {furthest:.3g}" if furthest > most_difference else None
+
+
+def differences(sample: dict[str, Any]) -> list[float]:
+    """Return how far the log-probabilities of engine and trainer are apart, token by token."""
+    engine = flat([turn["logprobs"] for turn in sample["turns"]])
+    return [abs(a - b) for a, b in zip(engine, sample["trainer_logps"], strict=True)]
 
 
 def _fault_of(record: dict[str, Any]) -> str | None:
-    """Return what is wrong with a sample."""
+    """Return what is wrong with a sample, apart from its log-probabilities."""
     if record["infos"]["thyme_images"] != 1 or record["n_images"] != 2:
         return f"{record['infos']['thyme_images']} images came back in place of one"
     features = record["features"]
@@ -47,10 +67,6 @@ def _fault_of(record: dict[str, Any]) -> str | None:
         return "the ids that are trained on are not those that the engine sampled"
     if record["trained_ids"][: len(sampled)] != sampled:
         return "a label stands on an id that was not sampled"
-    engine = flat([turn["logprobs"] for turn in record["turns"]])
-    differences = [abs(a - b) for a, b in zip(engine, record["trainer_logps"], strict=True)]
-    if max(differences) > MOST_DIFFERENCE:
-        return f"log-probabilities differ by {max(differences):.3g}"
     (block,) = record["infos"]["thyme_block_records"]
     first, second = record["turns"]
     appended = second["prompt_tokens"] - first["prompt_tokens"] - len(first["token_ids"])

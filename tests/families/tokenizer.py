@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.conftest import TINY_MODEL
+from tests.plain import TINY_MODEL
 
 _KEPT = ("<think>", "</think>", "<code>", "</code>", "<sandbox_output>", "</sandbox_output>")
 _KEPT += ("<answer>", "</answer>")
