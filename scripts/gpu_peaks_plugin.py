@@ -1,7 +1,6 @@
-"""ms-swift plugin of gpu_families.sh: says at the end of a job how much memory torch took."""
+"""ms-swift plugin of gpu/families.sh: says at the end of a job how much memory torch took."""
 
 import atexit
-import os
 
 GIB = 2**30
 
@@ -13,7 +12,7 @@ def report() -> None:
     if torch.cuda.is_initialized():
         free, total = torch.cuda.mem_get_info()
         print(
-            f"PEAK rank {os.environ.get('RANK', '0')}: allocated"
+            f"PEAK device {torch.cuda.current_device()}: allocated"
             f" {torch.cuda.max_memory_allocated() / GIB:.2f}, reserved"
             f" {torch.cuda.max_memory_reserved() / GIB:.2f}, now {(total - free) / GIB:.2f}"
             f" of {total / GIB:.2f} GiB",

@@ -2,25 +2,28 @@
 # One phase of the proof on the GPUs of one host: PHASE=sft (data, supervised training of all arms,
 # their evaluation) or PHASE=rl (GRPO of all arms from the checkpoints of the first phase, and their
 # evaluation). gpu_call.sh starts it. SIZE is 2m or 14m, BASE the pre-trained model, SFT_ARMS and
-# RL_ARMS what is compared (RL_ARMS beside the main runs); RL_END is when GRPO stops, in seconds.
+# RL_ARMS what is compared (RL_ARMS beside the main runs); RL_END is when GRPO stops, in
+# seconds. GRPO asks RL_KINDS alone: where no answer of a group can be right, only noise is learned.
 set -u
 . scripts/prove/gpu_setup.sh
 . scripts/prove/gpu_jobs.sh
 : "${PHASE:?}" "${SIZE:=2m}" "${BASE:=$PRE/2m_b}" "${SEEDS=0 1 2}"
 : "${SFT_STEPS_1:=1200}" "${SFT_STEPS_2:=400}" "${SFT_LR:=5}" "${SFT_ARMS=tool direct unmasked rounds}"
 : "${RL_STEPS:=200}" "${RL_END:=470}" "${RL_LR:=1e-4}" "${RL_ARMS=no_ats no_code_tokens no_cst}"
+: "${RL_BATCH:=256}" "${RL_KINDS=read turned pale pair disc}"
 # nproc would obey OMP_NUM_THREADS.
 cores=$(env -u OMP_NUM_THREADS nproc) gpus=$(nvidia-smi -L | wc -l) turn=0
 export OMP_NUM_THREADS=2 THYME_SANDBOX_WORKERS=4 THYME_KEEP_TRAJECTORIES=2
 export THYME_JUDGE_URLS=http://127.0.0.1:8001/v1
 # Without compiling, the engine of each job starts a minute earlier.
-echo '{"kv_cache_memory_bytes": 2000000000, "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64]}}' >"$R/engine"
+echo '{"kv_cache_memory_bytes": 2000000000, "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128, 256]}}' >"$R/engine"
 
-make_rows() { # ROWS OF stage1, stage2, rl; the held-out items are the same for all seeds
+make_rows() { # ROWS OF stage1, stage2, rl [KINDS]; the held-out items are the same for all seeds
   local seed share=$((cores / 4)) pids=()
   for seed in $SEEDS; do
+    # shellcheck disable=SC2086 # several kinds
     THYME_SANDBOX_WORKERS=$share python3 -m prove.rows "$D/s$seed" --seed "$seed" --stage1 "$1" --stage2 "$2" \
-      --rl "$3" --eval 0 --workers "$share" >"$R/log/rows.$seed.log" 2>&1 &
+      --rl "$3" --eval 0 --workers "$share" ${4:+--kinds $4} >"$R/log/rows.$seed.log" 2>&1 &
     pids+=($!)
   done
   python3 -m prove.rows "$D/ev" --stage1 0 --stage2 0 --rl 0 --eval 50 --workers "$share" >"$R/log/rows.ev.log" 2>&1 &
@@ -75,7 +78,8 @@ reinforce() {
         if [ "$arm" = no_cst ]; then extra=(--reward_funcs fmt_orm vqa_orm); fi
         # Code that ran is rewarded, at code_orm's own weight.
         if [ "$arm" = code_orm ]; then extra=(--reward_funcs fmt_orm vqa_orm cst_orm code_orm); fi
-        rl $next_port $((turn % gpus)) "$name" "$R/sft/$SIZE.tool.$seed.2/model" "$seed" --learning_rate "$RL_LR" "${extra[@]}"
+        rl $next_port $((turn % gpus)) "$name" "$R/sft/$SIZE.tool.$seed.2/model" "$seed" \
+          --learning_rate "$RL_LR" --per_device_train_batch_size "$RL_BATCH" "${extra[@]}"
       } &
       pids+=($!)
     done
@@ -107,7 +111,7 @@ if [ "$PHASE" = sft ]; then
   wait "${pretraining:-}" 2>/dev/null
   supervised
 else
-  make_rows 0 0 900
+  make_rows 0 0 2000 "$RL_KINDS"
   reinforce
 fi
 say "all done"

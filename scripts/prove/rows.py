@@ -1,13 +1,15 @@
 """Writes the data of the proof: demonstrations, rows for RL, held-out items.
 
     python -m prove.rows OUT --seed 0 [--stage1 4000] [--stage2 1500] [--rl 2000]
-                                 [--eval 70] [--kinds read disc]
+                                 [--eval 70] [--kinds read disc] [--quote FOLDER]
 
 Files in OUT: ``stage1.jsonl`` and ``stage2.jsonl`` (demonstrations with the tool), their
 counterparts ``direct1.jsonl`` and ``direct2.jsonl`` (the same pictures and questions, answered at
 once), ``rl.jsonl``, and ``eval.jsonl`` with the given number of items of each kind, which are the
 same for all seeds. Every program of a demonstration was run in the sandbox, whose output it has.
-No two splits share a picture.
+No two splits share a picture. The folder in a prompt is made up for each row: a model of this size
+learns one folder by heart where it always sees that, and answers nothing with another one. Programs
+read the variable ``image_path``.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ _SPLITS = ("stage1", "stage2", "rl", "eval")
 _EVAL_SEED = 9
 """Held-out items are the same for all seeds."""
 _AT_ONCE = 64
+_LETTERS = tuple("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 class _Drawn(NamedTuple):
@@ -64,6 +67,14 @@ class _Drawn(NamedTuple):
     """The path that the prompt names."""
 
 
+def _folder(rng: np.random.Generator) -> str:
+    """Make up the path of a folder, of one to five parts."""
+    parts = [
+        "".join(rng.choice(_LETTERS, size=rng.integers(1, 11))) for _ in range(rng.integers(1, 6))
+    ]
+    return "/" + "/".join(parts)
+
+
 def _draw(job: tuple[Path, int, str, int, tuple[str, ...]]) -> _Drawn:
     """Draw one item and write its picture."""
     folder, seed, split, index, kinds = job
@@ -78,7 +89,8 @@ def _draw(job: tuple[Path, int, str, int, tuple[str, ...]]) -> _Drawn:
     path = folder / name
     path.write_bytes(data)
     steps, end = demonstrate(scene, item, rng, SPREAD)
-    return _Drawn(str(path), size, item, steps, end, without_tool(scene, item), str(path))
+    quoted = f"{_folder(rng)}/{name}"
+    return _Drawn(str(path), size, item, steps, end, without_tool(scene, item), quoted)
 
 
 def _prompt(drawn: _Drawn) -> list[dict[str, str]]:
@@ -151,7 +163,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument(
         "--quote",
-        help="folder that prompts name in place of the pictures' own; code uses a variable",
+        help="folder that all prompts name in place of made-up ones",
     )
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()

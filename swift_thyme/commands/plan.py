@@ -35,11 +35,11 @@ def plan_command(
     gpu_gib: Annotated[
         float | None,
         typer.Option(
-            "--gpu-gib", min=1, help="memory of a GPU [default: of those here, else 79.6]"
+            "--gpu-gib", min=1, help="memory of a GPU; not given: of those here, else 79.6"
         ),
     ] = None,
     tuner: Annotated[
-        str | None, typer.Option("--tuner", help="full or lora [default: full where it fits]")
+        str | None, typer.Option("--tuner", help="full or lora; not given: full where it fits")
     ] = None,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="of a picture after resizing")

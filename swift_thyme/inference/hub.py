@@ -7,13 +7,13 @@ and the cache before the answer is no.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
 import httpx
 
 from swift_thyme.core.environment import Reader
 from swift_thyme.core.errors import EngineError
+from swift_thyme.core.hub_cache import Client, cached_model
 
 __all__ = ["Hub", "chosen_hub", "find_model", "one_line"]
 
@@ -70,7 +70,8 @@ def find_model(name: str, use_hf: bool | None, transport: httpx.BaseTransport | 
     hub = chosen_hub(use_hf)
     problem = "the environment says offline" if hub.offline else _silence(hub, transport)
     if problem is not None:
-        folder = _cached(name, hub)
+        client: Client = "huggingface_hub" if hub.name == "Hugging Face" else "modelscope"
+        folder = cached_model(name, client)
         if folder is not None:
             return folder
         raise EngineError(
@@ -105,14 +106,3 @@ def _silence(hub: Hub, transport: httpx.BaseTransport | None) -> str | None:
         # Each client has its own store of certificates; theirs may know this one.
         return None if "CERTIFICATE" in str(error) else one_line(error)
     return None
-
-
-def _cached(name: str, hub: Hub) -> str | None:
-    """Return the folder of a model that was fetched before; None without one."""
-    client = importlib.import_module(
-        "huggingface_hub" if hub.name == "Hugging Face" else "modelscope"
-    )
-    try:
-        return str(client.snapshot_download(name, local_files_only=True))
-    except Exception:  # noqa: BLE001 - the clients of two hubs share no base class
-        return None

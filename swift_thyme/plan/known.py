@@ -6,13 +6,13 @@ No hub is asked. The shapes under a size are those of a released model, and the 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from swift_thyme.core.errors import SettingsError
+from swift_thyme.core.hub_cache import Client, cached_model
 from swift_thyme.plan.sizes import ModelSizes, sizes_of
 
 __all__ = ["KNOWN", "find_sizes"]
@@ -122,13 +122,8 @@ def _cached(model: str) -> Iterator[Path]:
     """Yield folders of caches that hold a model's configuration."""
     if model.count("/") != 1:
         return
-    home = Path.home() / ".cache"
-    hugging_face = Path(os.environ.get("HF_HOME") or home / "huggingface") / "hub"
-    hugging_face = Path(os.environ.get("HF_HUB_CACHE") or hugging_face)
-    snapshots = hugging_face / f"models--{model.replace('/', '--')}" / "snapshots"
-    modelscope = Path(os.environ.get("MODELSCOPE_CACHE") or home / "modelscope" / "hub")
-    # ModelScope writes a dot in a name as three underscores.
-    names = (model, model.replace(".", "___"))
-    places = [*sorted(snapshots.glob("*"), reverse=True)]
-    places += [modelscope / under / name for under in ("models", "") for name in names]
-    yield from (place for place in places if (place / "config.json").is_file())
+    clients: tuple[Client, ...] = ("huggingface_hub", "modelscope")
+    for client in clients:
+        folder = cached_model(model, client)
+        if folder is not None and Path(folder, "config.json").is_file():
+            yield Path(folder)

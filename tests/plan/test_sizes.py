@@ -79,9 +79,12 @@ def test_a_size_is_found_in_a_name() -> None:
 def test_a_configuration_in_a_cache_wins_over_the_size_in_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    folder = tmp_path / "models--Qwen--Own-7B" / "snapshots" / "abc"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--Qwen--Own-7B"
+    folder = model / "snapshots" / "abc"
     folder.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
     (folder / "config.json").write_text(json.dumps(KNOWN["3B"][1]))
     assert find_sizes("Qwen/Own-7B").parameters == find_sizes("3B").parameters
 

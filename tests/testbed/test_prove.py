@@ -118,3 +118,19 @@ def test_the_prompt_can_quote_another_folder_and_the_code_still_opens_the_pictur
         name = Path(row["images"][0]).name
         assert f'User Image Path: "/somewhere/else/{name}"' in row["messages"][1]["content"]
         assert (tmp_path / "pictures" / name).is_file()
+
+
+def test_each_prompt_names_a_made_up_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = ["--stage1", "0", "--stage2", "0", "--rl", "3", "--eval", "1", "--workers", "1"]
+    monkeypatch.setattr("sys.argv", ["rows", str(tmp_path), *counts, "--kinds", "read"])
+    rows.main()
+    folders = set()
+    for split in ("rl", "eval"):
+        for line in (tmp_path / f"{split}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            path = row["messages"][1]["content"].split('User Image Path: "')[1].split('"')[0]
+            assert Path(path).name == Path(row["images"][0]).name
+            folders.add(str(Path(path).parent))
+    assert len(folders) == 4 and str(tmp_path / "pictures") not in folders

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# usage, here:           bash scripts/gpu_families.sh pack PARTS SCRIPTS FOLDER
-#        on the GPU host: cd FOLDER && tar -xzf code.tgz && bash scripts/gpu_families.sh families peaks
+# usage, here:           bash scripts/gpu/families.sh pack PARTS SCRIPTS FOLDER
+#        on the GPU host: cd FOLDER && tar -xzf code.tgz && bash scripts/gpu/families.sh families peaks
 # families: tiny random models of families with vLLM in colocate mode (gpu_families.py), all at once.
 # peaks: memory of cards in jobs of real size, which `thyme plan` is held to.
 # Results lie in OUT, a folder that the host gives back. PARTS and SCRIPTS are what prove/gpu_pack.sh
@@ -8,7 +8,7 @@
 set -uo pipefail
 if [ "${1:-}" = pack ]; then
   set -e
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
   parts=$2 shared=$3 folder=$4
   site=$("$root/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   work=$(mktemp -d)
