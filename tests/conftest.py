@@ -67,13 +67,20 @@ def in_ci() -> bool:
     return os.environ.get("CI", "").lower() == "true"
 
 
+def wanted_whole() -> bool:
+    """Tell whether all is to run that the 45 minutes of ``.ci/run`` have no room for."""
+    return os.environ.get("WHOLE", "").lower() == "true"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tests that are marked ``ci`` to continuous integration."""
-    if in_ci():
-        return
+    """Leave tests that are marked ``ci`` to continuous integration, and ``whole`` to WHOLE=true."""
+    ci = pytest.mark.skip(reason="runs in .ci/run alone; CI=true runs it here")
+    whole = pytest.mark.skip(reason="WHOLE=true runs it")
     for item in items:
-        if item.get_closest_marker("ci") is not None:
-            item.add_marker(pytest.mark.skip(reason="runs in .ci/run alone; CI=true runs it here"))
+        if item.get_closest_marker("ci") is not None and not in_ci():
+            item.add_marker(ci)
+        if item.get_closest_marker("whole") is not None and not wanted_whole():
+            item.add_marker(whole)
 
 
 @pytest.fixture(scope="session")

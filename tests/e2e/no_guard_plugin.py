@@ -3,3 +3,5 @@
 from swift_thyme.sampling import tokens
 
 tokens.PLACEHOLDER_TOKENS = ()
+tokens.is_placeholder = lambda text: False
+tokens.placeholder_ids = lambda config: ()

@@ -26,7 +26,7 @@ FLAGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.ci
+@pytest.mark.whole
 def test_the_trainer_takes_turns_that_end_inside_tokens(
     real_vocabulary: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -50,7 +50,7 @@ def test_the_trainer_takes_turns_that_end_inside_tokens(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
+@pytest.mark.whole
 def test_a_server_runs_code_that_ends_inside_tokens(real_vocabulary: Path, tmp_path: Path) -> None:
     flags = {
         "model": real_vocabulary,

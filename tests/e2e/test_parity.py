@@ -1,6 +1,6 @@
 """The same trajectories in every mode: transformers, vLLM in colocate mode, ``swift rollout``.
 
-Colocate mode comes twice: without barriers, which is the default, and turn by turn.
+With WHOLE=true colocate mode comes twice: without barriers, which is the default, and turn by turn.
 
 Real ``swift`` jobs, with the scripted policy of ``parity_plugin.py``: one job per mode says all
 scripts of ``parity_scripts.py`` in one batch, twice each, and what was to be trained on is compared
@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from swift_thyme.core.protocol import STOP_STRINGS
-from tests.conftest import ROOT, TINY_MODEL
+from tests.conftest import ROOT, TINY_MODEL, wanted_whole
 
 from . import parity_scripts as scripts
 from .jobs import as_argv, grpo_flags, rollout_server, swift, training_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
-MODES = ("transformers", "colocate", "turns", "server")
+MODES = ("transformers", "colocate", "server", *(("turns",) if wanted_whole() else ()))
 PLUGIN, CAPTURE = "tests/e2e/parity_plugin.py", "tests/e2e/parity_capture_plugin.py"
 COPIES = 2
 EXACT = ("response_token_ids", "response_loss_mask", "messages", "finish_reason", "images")

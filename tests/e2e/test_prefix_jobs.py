@@ -28,7 +28,7 @@ PREFIX = "<think>"
     "engine",
     [
         pytest.param("transformers", marks=pytest.mark.slow),
-        pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.ci]),
+        pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.whole]),
     ],
 )
 def test_a_job_trains_and_rewards_what_it_would_without_the_prefix(

@@ -21,7 +21,7 @@ from swift_thyme.inference.engine import Sampling
 from swift_thyme.inference.model import ModelSettings, open_engine
 from swift_thyme.inference.prompt_images import read_image
 from swift_thyme.inference.task import make_task
-from tests.conftest import in_ci, python_program, run_program
+from tests.conftest import in_ci, python_program, run_program, wanted_whole
 from tests.families.outcomes import fault
 from tests.families.scripts import CODE
 from tests.families.tiny_models import FAMILIES
@@ -29,10 +29,10 @@ from tests.families.tiny_models import FAMILIES
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 SLOW = ("gemma3", "internvl_hf")
-"""Families that every run of the tests trains; the others are left to CI."""
-GROUP = tuple(FAMILIES) if in_ci() else SLOW
+"""Families that every run of the tests trains; WHOLE=true trains the others."""
+GROUP = tuple(FAMILIES) if wanted_whole() else SLOW
 """Families that share a process: importing ms-swift takes longer than a job."""
-WITH_VLLM = ("internvl_hf", "glm4v", "qwen3_vl")
+WITH_VLLM = ("internvl_hf", *(("glm4v", "qwen3_vl") if wanted_whole() else ()))
 """Families whose cell for vLLM is tried again; tests/e2e does so for Qwen2.5-VL."""
 
 
@@ -68,8 +68,8 @@ class Jobs:
         if (engine, name) in self._tried:
             return
         group = GROUP if engine == "transformers" else WITH_VLLM
-        if name not in group or (engine == "vllm" and not in_ci()):
-            pytest.skip("trained in CI alone; CI=true trains it here")
+        if name not in group or (engine == "vllm" and not (in_ci() or wanted_whole())):
+            pytest.skip("CI=true trains it with vLLM, WHOLE=true every family")
         self._run(engine, *group)
 
     def records(self, name: str) -> list[dict[str, Any]]:

@@ -59,7 +59,9 @@ def test_an_ordinary_user_gets_every_layer_but_the_user_id(tmp_path: Path) -> No
 
 @pytest.mark.ci
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="surroundings are built by call number")
-@pytest.mark.parametrize("surrounding", ["docker-root", "docker-user"])
+@pytest.mark.parametrize(
+    "surrounding", [pytest.param("docker-root", marks=pytest.mark.whole), "docker-user"]
+)
 def test_hostile_programs_are_contained_in_a_container_without_namespaces(surrounding: str) -> None:
     pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/sandbox/test_hostile.py")
     try:
