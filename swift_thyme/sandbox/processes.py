@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Collection
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_RESIDENT = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 _MAX_ROUNDS = 2000
 _PAUSE_S = 0.002
 
@@ -165,13 +166,17 @@ async def kill_tree_async(root: int, keep: Collection[int]) -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the anonymous and shared memory of a process in bytes, 0 where it is gone."""
+    """Return the anonymous and shared memory of a process in bytes, 0 where it is gone.
+
+    Pages of files are left out: they are the kernel's cache, and a program that touches a page of
+    a library takes nothing that was not there before.
+    """
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            fields = file.read().split()
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = _RESIDENT.findall(file.read())
     except OSError:
         return 0
-    return int(fields[1]) * _PAGE
+    return sum(map(int, fields)) * 1024
 
 
 def thread_count(pid: int) -> int:

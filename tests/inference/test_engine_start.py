@@ -43,6 +43,7 @@ def test_vllm_is_told_of_copies_where_there_are_several(
         seen.append(more)
         raise Started
 
+    monkeypatch.setattr(model, "_quiet", False)  # commands that ran in this process set it
     monkeypatch.setattr(model_loading, "start_vllm", start)
     monkeypatch.setattr(model_loading, "load_template", lambda *_: None)
     monkeypatch.setattr(model, "_total_tokens", lambda *_: 1024)
