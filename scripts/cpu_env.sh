@@ -6,3 +6,5 @@ unset PYTHONDONTWRITEBYTECODE
 # Idle threads must not spin while the engine and the trainer share the cores.
 export OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false
 export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" VLLM_LOGGING_LEVEL="${VLLM_LOGGING_LEVEL:-WARNING}"
+# Compiling vLLM's sampler, or looking for what was compiled, takes longer than it saves in minutes.
+export TORCH_COMPILE_DISABLE=1

@@ -27,6 +27,7 @@ def cpu_environment(**extra: str) -> dict[str, str]:
         USE_HF="1",
         OMP_WAIT_POLICY="PASSIVE",
         TOKENIZERS_PARALLELISM="false",
+        TORCH_COMPILE_DISABLE="1",
         VLLM_CPU_KVCACHE_SPACE="1",
         VLLM_LOGGING_LEVEL="WARNING",
         # Jobs run beside each other, and torch would take the same port for all.

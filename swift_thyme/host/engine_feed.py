@@ -2,7 +2,8 @@
 
 ms-swift's own call (``GRPOVllmEngine.infer``) takes a batch and comes back when the last of it is
 done. Here one thread, that of the trainer, steps the engine, and coroutines of another thread ask
-for turns. What is asked of the engine for a turn is what ms-swift asks.
+for turns. What is asked of the engine for a turn is what ms-swift asks
+(:mod:`swift_thyme.host.turn_preparation`).
 
 It knows neither trajectories nor code; see :mod:`swift_thyme.host.continuous_rollout`.
 """
@@ -11,47 +12,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any
 
 from swift_thyme.core.summary import EndReason
 from swift_thyme.host.step_times import StepTimes
+from swift_thyme.host.turn_preparation import Turn, TurnPreparation
 
 __all__ = ["EngineFeed"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A turn that a coroutine waits for."""
-
-    name: str
-    """The ``uuid`` of its trajectory."""
-    inputs: dict[str, Any]
-    """The encoded prompt."""
-    config: Any
-    answer: asyncio.Future[Any]
-    """vLLM's ``RequestOutput``, in the loop of the coroutine."""
-
-
 class EngineFeed:
     """Lets coroutines of one thread use an engine that another thread steps.
-
-    The first turns of the trajectories are added in the order of their requests, however long
-    encoding takes: ms-swift derives limits from the first one, and so do later runs of the same
-    seed. Every other turn is added when it comes.
 
     Args:
         engine: ms-swift's ``GRPOVllmEngine``, idle and awake.
         names: The ``uuid`` of each trajectory, in the order of their first turns.
         deadline_s: Seconds from now after which a turn ends with its next token, and has the finish
             reason ``deadline``. So a turn is never empty.
-        times: Where waiting for turns is charged, in the thread of the engine.
+        times: Where waiting for turns is charged, in the thread of the engine: to "encoding" before
+            the first one, to "sandbox" later.
     """
 
     def __init__(
@@ -65,13 +49,9 @@ class EngineFeed:
         self._engine = engine
         self._times = times
         self._end = time.monotonic() + deadline_s
-        self._ends_early = math.isfinite(deadline_s)
-        self._places = {name: place for place, name in enumerate(names)}
-        self._next_place = 0
-        self._early: dict[int, _Turn] = {}
-        self._inbox: SimpleQueue[_Turn | None] = SimpleQueue()
-        self._running: dict[str, _Turn] = {}
-        self._adapter = engine._get_grpo_lora_request()
+        self._preparation = TurnPreparation(engine, names, ends_early=math.isfinite(deadline_s))
+        self._running: dict[str, Turn] = {}
+        self._has_begun = False
         engine.template.set_mode("vllm")
 
     async def infer_async(self, request: Any, config: Any) -> Any:
@@ -89,7 +69,7 @@ class EngineFeed:
             engine.template.encode, request, return_template_inputs=True
         )
         answer = asyncio.get_running_loop().create_future()
-        self._inbox.put(_Turn(request.uuid, inputs, config, answer))
+        self._preparation.put(Turn(request.uuid, inputs, config, answer))
         output = await answer
         return engine._create_chat_completion_response(output, inputs, config, output.request_id)
 
@@ -101,7 +81,7 @@ class EngineFeed:
         Args:
             until: Done when nobody will ask for a turn any more.
         """
-        until.add_done_callback(lambda _: self._inbox.put(None))
+        until.add_done_callback(lambda _: self._preparation.ready.put(None))
         engine = self._engine.engine
         try:
             while not until.done():
@@ -119,42 +99,25 @@ class EngineFeed:
                     loop = turn.answer.get_loop()
                     loop.call_soon_threadsafe(_settle, turn.answer, output)
         finally:
+            self._preparation.stop()
             if self._running:
                 engine.abort_request(list(self._running))
 
     def _take(self, *, wait: bool) -> None:
-        """Add the turns that are there; wait for the next news where the engine has no work."""
+        """Add the turns that are ready; wait for news where the engine has no work."""
+        # Before the first turn is there, no code can run.
+        phase = "sandbox" if self._has_begun else "encoding"
         while True:
             try:
-                with self._times.phase("sandbox") if wait else contextlib.nullcontext():
-                    turn = self._inbox.get(block=wait)
+                with self._times.phase(phase) if wait else contextlib.nullcontext():
+                    one = self._preparation.ready.get(block=wait)
             except Empty:
                 return
             wait = False
-            if turn is None:
-                continue
-            place = self._places.pop(turn.name, None)
-            if place is None:
-                self._add(turn)
-                continue
-            self._early[place] = turn
-            while self._next_place in self._early:
-                self._add(self._early.pop(self._next_place))
-                self._next_place += 1
-
-    def _add(self, turn: _Turn) -> None:
-        engine = self._engine
-        name = str(engine._request_count)
-        engine._request_count += 1
-        config = copy.deepcopy(turn.config)
-        engine.set_default_max_tokens(config, turn.inputs)
-        params = engine._prepare_generation_config(config)
-        if not self._ends_early:
-            # Nobody reads a turn before its end; vLLM would make all of it anew at each step.
-            params.output_kind = type(params.output_kind).FINAL_ONLY
-        engine._add_stop_words(params, config)
-        engine._add_request(turn.inputs, params, name, adapter_request=self._adapter)
-        self._running[name] = turn
+            for turn in one.result() if one is not None else ():
+                self._has_begun = True
+                turn.add()
+                self._running[turn.name] = turn.turn
 
 
 def _settle(answer: asyncio.Future[Any], output: Any) -> None:

@@ -84,7 +84,7 @@ def compare_texts(body: dict[str, Any]) -> str:
 
 
 class LocalJudge:
-    """An OpenAI-compatible server on 127.0.0.1, in a thread of its own.
+    """An OpenAI-compatible server in a thread of its own.
 
     Args:
         reply: Makes the reply's text from the request's body.
@@ -92,6 +92,7 @@ class LocalJudge:
         fault: Chooses what goes wrong with a request, from its number (from 0) and body.
         json_mode: Whether ``response_format`` is accepted.
         port: Port to listen on; 0 takes a free one, which a restart keeps.
+        host: Address to listen on; that of a network lets its hosts ask too.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class LocalJudge:
         fault: Callable[[int, dict[str, Any]], Fault] | None = None,
         json_mode: bool = True,
         port: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self.reply = reply
         self.latency_s = latency_s
         self.fault = fault
         self.json_mode = json_mode
         self.port = port
+        self.host = host
         self.bodies: list[dict[str, Any]] = []
         """Bodies of the chat requests received so far."""
         self.headers: list[str] = []
@@ -121,7 +124,7 @@ class LocalJudge:
     @property
     def url(self) -> str:
         """Base URL for the client."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     def __enter__(self) -> LocalJudge:
         self.start()
@@ -163,7 +166,7 @@ class LocalJudge:
             task.add_done_callback(connections.discard)
 
         server = await asyncio.start_server(
-            connected, "127.0.0.1", self.port, reuse_address=True, backlog=1024
+            connected, self.host, self.port, reuse_address=True, backlog=1024
         )
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
@@ -240,9 +243,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Serve one local judge until the process is stopped (SIGTERM, SIGINT)."""
     parser = argparse.ArgumentParser(description="A judge without a model, for tests only.")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that each reply takes")
     options = parser.parse_args(arguments)
-    with LocalJudge(latency_s=options.latency, port=options.port) as judge:
+    with LocalJudge(latency_s=options.latency, port=options.port, host=options.host) as judge:
         sys.stdout.write(f"{judge.url}\n")
         sys.stdout.flush()
         # Not until stdin closes: it is closed from the start where a job runs in the background.

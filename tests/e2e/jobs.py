@@ -95,6 +95,14 @@ def training_log(output: Path) -> list[dict[str, Any]]:
     return [record for record in records if "reward" in record]
 
 
+def asked_at(folder: Path, step: int) -> list[tuple[str, str]]:
+    """Return what a step of a run asked, in order: the prompts and the right answers."""
+    rows = [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+    # ms-swift writes those of the last step twice.
+    row = next(row for row in rows if row["step"][0] == str(step))
+    return list(zip(row["prompt"], row["solution"], strict=True))
+
+
 def saved_arguments(output: Path) -> dict[str, Any]:
     """Return a run's ``args.json``."""
     (path,) = output.glob("**/args.json")

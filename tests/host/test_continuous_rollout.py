@@ -25,6 +25,7 @@ from swift_thyme.core.errors import SettingsError
 from swift_thyme.host.continuous_rollout import roll_out, use_continuous_rollouts
 from swift_thyme.host.engine_feed import EngineFeed
 from swift_thyme.host.step_times import StepTimes
+from swift_thyme.host.turn_preparation import Turn, TurnPreparation
 from swift_thyme.sandbox.processes import descendants
 from tests.e2e import parity_scripts as scripts
 from tests.host.test_scheduler import load_template
@@ -73,8 +74,12 @@ class SteppedEngine(ScriptedEngine):
     def __init__(self, template: Any) -> None:
         super().__init__(copy.copy(template))
         self.engine = self
+        processor = SimpleNamespace(preprocess=lambda prompt: prompt)
+        self.input_processor = SimpleNamespace(input_preprocessor=processor)
+        self.forgotten = 0
         self._request_count = 0
         self.steps = 0
+        self.feed: Any = None
         self.at_step: Callable[[], None] = lambda: None
         self.added: list[list[int]] = []
         self.left: dict[str, Any] = {}
@@ -83,7 +88,7 @@ class SteppedEngine(ScriptedEngine):
         return None
 
     def set_default_max_tokens(self, config: Any, inputs: Any) -> None:
-        assert threading.current_thread() is threading.main_thread()
+        assert threading.current_thread().name.startswith("swift-thyme-prepare")
 
     def _prepare_generation_config(self, config: Any) -> Any:
         return SimpleNamespace(output_kind=Kind.CUMULATIVE)
@@ -92,6 +97,10 @@ class SteppedEngine(ScriptedEngine):
         pass
 
     def _add_request(self, inputs: Any, params: Any, name: str, adapter_request: Any) -> None:
+        self.engine.add_request(name, inputs, params)
+
+    def add_request(self, name: str, inputs: Any, params: Any) -> None:
+        assert threading.current_thread() is threading.main_thread()
         response = self.answer(list(inputs["input_ids"]), name)
         self.added.append(response.prompt_token_ids)
         n_tokens = len(response.choices[0].token_ids)
@@ -120,6 +129,9 @@ class SteppedEngine(ScriptedEngine):
             )
         return outputs
 
+    def reset_mm_cache(self) -> None:
+        self.forgotten += 1
+
     def abort_request(self, names: list[str]) -> None:
         for name in names:
             del self.left[name]
@@ -140,7 +152,8 @@ def make_requests(names: list[str], picture: Path) -> list[Any]:
 
 def nothing_is_left(scheduler: Any, engine: SteppedEngine) -> bool:
     names = {thread.name for thread in threading.enumerate()}
-    return not (engine.left or trajectories_left(scheduler) or "swift-thyme-rollout" in names)
+    threads = [name for name in names if name.startswith(("swift-thyme-ro", "swift-thyme-pre"))]
+    return not (engine.left or trajectories_left(scheduler) or threads)
 
 
 def test_the_same_comes_out_as_turn_by_turn(template: Any, picture: Path) -> None:
@@ -256,6 +269,67 @@ def test_an_engine_that_fails_while_code_runs_leaves_nothing(
     with pytest.raises(type(error)):
         roll_out(scheduler, engine, make_requests(["long", "picture"], picture), None)
     assert nothing_is_left(scheduler, engine)
+
+
+def test_the_engine_goes_on_while_a_picture_is_processed(template: Any, picture: Path) -> None:
+    scheduler, engine = make_scheduler(template), SteppedEngine(template)
+    processor = engine.input_processor.input_preprocessor
+    steps: list[int] = []
+    is_over = threading.Event()
+
+    def process(inputs: Any) -> Any:
+        # The second turn of a trajectory: the other one is sampled meanwhile.
+        if len(inputs["images"]) > 1 and not steps:
+            begin = engine.steps
+            while engine.steps < begin + 20:
+                time.sleep(0.001)
+            steps.append(engine.steps - begin)
+            is_over.set()
+        return inputs
+
+    def stretch() -> None:
+        for request in engine.left.values():
+            request.n_left += len(request.response.choices[0].token_ids) > 150 and not (
+                is_over.is_set()
+            )
+
+    processor.preprocess = process
+    engine.at_step = stretch
+    roll_out(scheduler, engine, make_requests(["long", "picture"], picture), None)
+    assert steps[0] >= 20
+    assert engine.forgotten == 0
+    assert nothing_is_left(scheduler, engine)
+
+
+def test_a_picture_that_cannot_be_processed_ends_the_rollout(template: Any, picture: Path) -> None:
+    scheduler, engine = make_scheduler(template), SteppedEngine(template)
+
+    def process(inputs: Any) -> Any:
+        if len(inputs["images"]) > 1:
+            raise ValueError("the processor has no room")
+        return inputs
+
+    engine.input_processor.input_preprocessor.preprocess = process
+    with pytest.raises(ValueError, match="has no room"):
+        roll_out(scheduler, engine, make_requests(["long", "picture"], picture), None)
+    assert nothing_is_left(scheduler, engine)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_turns_that_are_not_added_leave_no_trace_in_the_engines_caches(
+    template: Any, taken: bool
+) -> None:
+    engine = SteppedEngine(template)
+    preparation = TurnPreparation(engine, ["a"], ends_early=False)
+    loop = asyncio.new_event_loop()
+    preparation.put(Turn("a", {"input_ids": [1, 2]}, None, loop.create_future()))
+    one = preparation.ready.get(timeout=30)
+    if not taken:
+        preparation.ready.put(one)
+    preparation.stop()
+    loop.close()
+    assert engine.forgotten == (not taken)
+    assert preparation.ready.empty()
 
 
 def workers() -> list[int]:
@@ -397,5 +471,5 @@ def test_a_feed_without_work_waits_and_wakes_up_at_the_end(template: Any) -> Non
     threading.Timer(0.1, until.set_result, [None]).start()
     times = StepTimes()
     EngineFeed(engine, [], times=times).drive(until)
-    assert times.take()["sandbox"] > 0
+    assert times.take()["encoding"] > 0
     assert engine.steps == 0
