@@ -16,6 +16,7 @@ def test_it_shows_the_model_before_and_after_and_keeps_it(tmp_path: Path) -> Non
     flags = ["--max_steps", "1", "--response_prefix", "<think>"]
     # Fewer pictures than a whole run, in which chance must explain no gain.
     flags += ["--val_dataset", f"{tmp_path}/data/eval.jsonl#48"]
+    flags += ["--per_device_eval_batch_size", "48"]
     run = run_program([*QUICKSTART, *flags], timeout_s=580, QUICKSTART_DIR=str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
     lines = run.stdout.splitlines()
