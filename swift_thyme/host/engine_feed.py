@@ -114,10 +114,10 @@ class EngineFeed:
             except Empty:
                 return
             wait = False
-            for turn in one.result() if one is not None else ():
+            for ready in one.result() if one is not None else ():
                 self._has_begun = True
-                turn.add()
-                self._running[turn.name] = turn.turn
+                ready.add()
+                self._running[ready.name] = ready.turn
 
 
 def _settle(answer: asyncio.Future[Any], output: Any) -> None:

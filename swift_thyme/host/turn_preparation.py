@@ -11,7 +11,6 @@ engine, which stay equal as long as requests are added in the order in which the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import functools
 from collections.abc import Callable, Sequence
@@ -75,9 +74,12 @@ class TurnPreparation:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="swift-thyme-prepare")
 
     def put(self, turn: Turn) -> None:
-        """Ask for a turn; called in any thread, and of no effect after :meth:`stop`."""
-        with contextlib.suppress(RuntimeError):
-            self._thread.submit(self._make_ready, turn).add_done_callback(self.ready.put)
+        """Ask for a turn; called in any thread.
+
+        Raises:
+            RuntimeError: After :meth:`stop`.
+        """
+        self._thread.submit(self._make_ready, turn).add_done_callback(self.ready.put)
 
     def stop(self) -> None:
         """End the thread; turns that came out and were not added are forgotten."""

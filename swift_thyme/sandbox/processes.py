@@ -20,12 +20,14 @@ __all__ = [
     "looks",
     "prefer_for_oom",
     "resident_bytes",
+    "resident_in",
     "thread_count",
     "unix_sockets",
 ]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_RESIDENT = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_OWN = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_ALL = re.compile(rb"^VmRSS:\s+(\d+) kB", re.MULTILINE)
 _MAX_ROUNDS = 2000
 _PAUSE_S = 0.002
 
@@ -173,9 +175,17 @@ def resident_bytes(pid: int) -> int:
     """
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            fields = _RESIDENT.findall(file.read())
+            return resident_in(file.read())
     except OSError:
         return 0
+
+
+def resident_in(status: bytes) -> int:
+    """Return what :func:`resident_bytes` does, from the text of /proc/PID/status.
+
+    gVisor, and Linux before 4.5, do not tell pages of files from others; there all pages count.
+    """
+    fields = _OWN.findall(status) or _ALL.findall(status)
     return sum(map(int, fields)) * 1024
 
 

@@ -14,7 +14,7 @@ QUICKSTART = ["bash", str(ROOT / "scripts" / "quickstart.sh")]
 def test_it_shows_the_model_before_and_after_and_keeps_it(tmp_path: Path) -> None:
     # A response prefix, as thinking templates have one, changes nothing about the format.
     flags = ["--max_steps", "1", "--response_prefix", "<think>"]
-    # Fewer pictures than a whole run, in which chance must explain no gain.
+    # Fewer held-out questions than in a whole run: the gain of one step is not looked at.
     flags += ["--val_dataset", f"{tmp_path}/data/eval.jsonl#48"]
     flags += ["--per_device_eval_batch_size", "48"]
     run = run_program([*QUICKSTART, *flags], timeout_s=580, QUICKSTART_DIR=str(tmp_path))

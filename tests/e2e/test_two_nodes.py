@@ -1,6 +1,5 @@
 """A job on two nodes of two processes, as the documented launchers start it, and its resumption."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, cpu_environment, python_program
 
-from .jobs import SWIFT, as_argv, asked_at, grpo_flags
+from .jobs import SWIFT, as_argv, asked_at, grpo_flags, training_log
 from .network_nodes import INTERFACE, Node, two_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
@@ -122,11 +121,6 @@ def newest_folder(output: Path) -> Path:
     return max(output.glob("v*-*"), key=lambda path: int(path.name[1:].split("-")[0]))
 
 
-def steps_of(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "logging.jsonl").read_text().splitlines()]
-    return [row for row in rows if "reward" in row]
-
-
 def check_steps(steps: list[dict[str, Any]]) -> None:
     """Every process of both nodes rolled out, ran code and asked the judge."""
     for step in steps:
@@ -142,14 +136,14 @@ def test_torchrun_on_two_nodes_and_a_resumed_job_goes_on_in_the_same_order(
 ) -> None:
     flags = flags_of(tiny_data, tmp_path / "run", steps=3)
     first = run(nodes, tmp_path / "logs", flags, judge_url)
-    steps = steps_of(first)
+    steps = training_log(first)
     assert len(steps) == 3
     check_steps(steps)
     checkpoint = first / "checkpoint-1"
     resumed = flags | {"resume_from_checkpoint": str(checkpoint)}
     second = run(nodes, tmp_path / "logs of the second", resumed, judge_url)
     assert second != first
-    again = steps_of(second)
+    again = training_log(second)
     assert [step["global_step/max_steps"] for step in again] == ["2/3", "3/3"]
     check_steps(again)
     assert [asked_at(second, step) for step in (2, 3)] == [asked_at(first, step) for step in (2, 3)]
@@ -162,7 +156,7 @@ def test_a_node_that_dies_ends_the_job_on_the_other(
     flags = flags_of(tiny_data, tmp_path / "run", steps=1000)
     with started(nodes, tmp_path / "logs", flags, judge_url) as jobs:
         end = time.monotonic() + PATIENCE_S
-        while not any(steps_of(log.parent) for log in tmp_path.glob("run/*/logging.jsonl")):
+        while not any(training_log(log.parent) for log in tmp_path.glob("run/*/logging.jsonl")):
             assert all(job.poll() is None for job in jobs) and time.monotonic() < end
             time.sleep(0.2)
         nodes[1].kill_programs()
@@ -223,6 +217,6 @@ def test_deepspeeds_launcher_on_two_nodes(
         for node in nodes:
             node.kill_programs()
     assert done.returncode == 0, done.stdout[-4000:]
-    steps = steps_of(newest_folder(tmp_path / "run"))
+    steps = training_log(newest_folder(tmp_path / "run"))
     assert len(steps) == 1
     check_steps(steps)
