@@ -26,10 +26,6 @@ here=$PWD began=$(date +%s)
 say() { echo "$(($(date +%s) - began)) s: $*"; }
 . scripts/prove/gpu_setup.sh
 say "ms-swift and vLLM unpacked"
-unxz_to() { if command -v xz >/dev/null; then xz -dc "$1"; else python3 -c 'import lzma, shutil, sys
-shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"; fi; }
-unxz_to "$here/more.txz" | tar -xf - -C /tmp/site
-unxz_to "$here/qwen.tiktoken.xz" >/tmp/qwen.tiktoken
 log=/tmp/log
 mkdir -p /tmp/bin $log "$OUT"
 printf '#!/bin/sh\nexec python3 -m swift.cli.main "$@"\n' >/tmp/bin/swift && chmod +x /tmp/bin/swift

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# usage: in the folder that gpu_pack.sh filled, with qwen.tiktoken.gz, make_real.py and deepspeed.tgz:
-#        OUT=FOLDER bash scripts/gpu/steps_call.sh [SECONDS]
+# usage: in the folder that `families.sh pack` filled: OUT=FOLDER bash scripts/gpu/steps_call.sh [SECONDS]
 # One call on an offline host with GPUs: makes a model of Qwen2.5-VL-3B's sizes and photo-sized
 # pictures, then runs steps.sh before and after within SECONDS (default 560), and prints the
 # table. BEFORE_STEPS (3) and AFTER_STEPS (4) are the steps of each.
@@ -10,14 +9,12 @@ say() { echo "$((end - $(date +%s))) s left: $*"; }
 here=$PWD
 . scripts/prove/gpu_setup.sh
 unset THYME_SANDBOX_WORKERS THYME_KEEP_TRAJECTORIES
-mkdir -p /tmp/more /tmp/bin /tmp/real
-tar -xzf "$here/deepspeed.tgz" -C /tmp/more
+mkdir -p /tmp/bin /tmp/real
 printf '#!/bin/sh\nexec python3 -m swift.cli.main "$@"\n' >/tmp/bin/swift
 chmod +x /tmp/bin/swift
-export PATH=/tmp/bin:$PATH PYTHONPATH="$PYTHONPATH:/tmp/more"
+export PATH=/tmp/bin:$PATH NCCL_NVLS_ENABLE=0
 say "unpacked"
 if [ ! -e /tmp/real/rl.jsonl ]; then
-  gunzip -c "$here/qwen.tiktoken.gz" >/tmp/qwen.tiktoken
   python3 "$here/make_real.py" /tmp/real "${SIZE:-3b}" /tmp/qwen.tiktoken "${PICTURES:-32}" >/tmp/make.log 2>&1 ||
     { tail -5 /tmp/make.log; exit 1; }
 fi

@@ -5,6 +5,7 @@
 # but the files in the packed folder: a machine does not wait between calls.
 set -u
 mkdir -p /tmp/pre /tmp/r/sft
+rm -f /tmp/r/phase # of an earlier call on the same machine
 for file in *_b.tgz; do [ -e "$file" ] && tar -xzf "$file" -C /tmp/pre; done
 if ls models.tgz* >/dev/null 2>&1; then
   # What gpu_wait.sh packed: models/sft_2m.tool.0.2 becomes sft/2m.tool.0.2/model.

@@ -3,6 +3,11 @@ if [ ! -f /tmp/site/env.sh ]; then
   bash install_parts.sh parts /tmp/site || exit 1
   mkdir -p /tmp/code && tar -xzf code.tgz -C /tmp/code
   cp -r ../../swift_thyme/testbed/model /tmp/code/swift_thyme/testbed/
+  # What gpu/families.sh packs beside them: DeepSpeed and Qwen's vocabulary.
+  if [ -e more.txz ]; then
+    python3 -m tarfile -e more.txz /tmp/site
+    python3 -c 'import lzma; print(lzma.open("qwen.tiktoken.xz", "rt").read(), end="")' >/tmp/qwen.tiktoken
+  fi
 fi
 # shellcheck disable=SC1091
 . /tmp/site/env.sh
