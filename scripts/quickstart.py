@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO
 
 MODEL = "swift_thyme/testbed/model"
-STEPS = 20
-HELD_OUT = 192
-"""Pictures of the evaluations: a gain of more than about 10 points is outside of chance."""
+STEPS = 26
+HELD_OUT = 448
+"""Pictures of the evaluations: a gain of more than about 6 points is outside of chance."""
 MOST_LINES = 16
 """Lines of progress, whatever the number of steps."""
 LAST_LINES = 15
@@ -42,7 +42,7 @@ FLAGS = f"""
   --per_device_train_batch_size 64 --gradient_accumulation_steps 1 --num_generations 8
   --eval_strategy steps --eval_steps {STEPS} --eval_on_start true
   --per_device_eval_batch_size {HELD_OUT} --num_generations_eval 1
-  --max_length 1024 --max_completion_length 200 --temperature 1.0
+  --max_length 1024 --max_completion_length 200 --temperature 1.0 --top_p 0.9 --top_k 50
   --logging_steps 1 --log_completions true --report_to tensorboard
   --save_strategy steps --save_steps {STEPS} --save_only_model true
   --dataloader_num_workers 0 --load_from_cache_file false

@@ -26,12 +26,14 @@ export OUT=/tmp/steps
 # Without torch.compile the engine starts a minute earlier; decoding is captured as CUDA graphs.
 export ENGINE='{"logits_processors": ["rollout_policy:Policy"], "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 2, 4, 8]}}'
 flags=(--attn_impl sdpa --model_type qwen2_5_vl --template qwen2_5_vl --check_model false --use_hf true)
+# 20 trajectories a step, whatever the number of GPUs.
+flags+=(--gradient_accumulation_steps $((20 / $(nvidia-smi -L | wc -l))))
 # shellcheck disable=SC2206 # several words
 flags+=(${FLAGS:-})
 keep() {
   mkdir -p "$results"
   python3 scripts/gpu_steps.py table $OUT/before $OUT/after >"$results/table.txt" 2>/tmp/table.err || cat /tmp/table.err
-  tar -czf "$results/steps.tgz" -C /tmp steps --exclude='*.safetensors' --exclude='*.jpg' --exclude='*.png'
+  tar -czf "$results/steps.tgz" -C /tmp --exclude='*.safetensors' --exclude='*.jpg' --exclude='*.png' steps
 }
 way() { # NAME STEPS SECONDS
   timeout -k 25 "$3" bash scripts/gpu/steps.sh "$1" "${flags[@]}" --max_steps "$2" >"/tmp/steps/$1.log" 2>&1

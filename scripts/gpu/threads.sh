@@ -13,11 +13,7 @@ unset OMP_NUM_THREADS
 if [ ! -e "$DATA" ]; then
   python3 -m swift_thyme.testbed.data "$OUT/data" --n-sft 0 --n-rl 256 --n-eval 0 --seed 5
 fi
-for threads in ${1:-own 1 4 8 16}; do
-  if [ "$threads" != own ]; then export OMP_NUM_THREADS=$threads; fi
-  OUT=$OUT/$threads bash scripts/prove/train.sh grpo --max_steps "${STEPS:-5}" --vllm_enforce_eager true \
-    >"$OUT/$threads.log" 2>&1 || echo "$threads: failed, see $OUT/$threads.log"
-done
+table() {
 python3 - "$OUT" <<'PY'
 import json, statistics, sys
 from pathlib import Path
@@ -31,3 +27,11 @@ for path in Path(sys.argv[1]).glob("*/logging.jsonl"):
 for threads, seconds in found.items():
     print(f"{threads:>4} threads: {seconds:6.2f} s a step, {seconds / min(found.values()):.2f} of the best")
 PY
+}
+for threads in ${1:-own 1 4 8 16}; do
+  if [ "$threads" != own ]; then export OMP_NUM_THREADS=$threads; fi
+  OUT=$OUT/$threads bash scripts/prove/train.sh grpo --max_steps "${STEPS:-5}" --vllm_enforce_eager true \
+    >"$OUT/$threads.log" 2>&1 || echo "$threads: failed, see $OUT/$threads.log"
+  # Now, not at the end: a call on a GPU host may be cut.
+  table
+done

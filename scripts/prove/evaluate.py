@@ -2,9 +2,10 @@
 
     python -m prove.evaluate MODEL ITEMS.jsonl OUT.jsonl [--passes tools:0 withheld:0]
 
-A pass is a way to run and a temperature. ``withheld`` runs every block and then takes its output
-away: pictures are grey and printed text is empty. A model whose answers do not depend on what its
-code gives loses nothing there.
+A pass is a way to run, a temperature, and where it is not all of them a share of the likeliest
+tokens that are sampled from (``tools:1:0.9``). ``withheld`` runs every block and then takes its
+output away: pictures are grey and printed text is empty. A model whose answers do not depend on
+what its code gives loses nothing there.
 """
 
 from __future__ import annotations
@@ -143,10 +144,10 @@ async def _all(args: argparse.Namespace) -> None:
     async with open_engine(settings) as engine, SandboxPool() as pool:
         for name in args.passes:
             started = time.monotonic()
-            arm, _, temperature = name.partition(":")
+            arm, temperature, top_p, *_ = *name.split(":"), "1"
             shown = _WithholdingPool(pool) if arm == "withheld" else pool
             samples = args.samples if float(temperature) else 1
-            base = Sampling(temperature=float(temperature))
+            base = Sampling(temperature=float(temperature), top_p=float(top_p))
 
             async def one(
                 place: tuple[int, int],

@@ -33,7 +33,7 @@ else
   "${swift[@]}" rlhf --rlhf_type grpo "${flags[@]}" "${engine[@]}" \
     --reward_funcs fmt_orm vqa_orm cst_orm \
     --learning_rate 1e-4 --lr_scheduler_type constant_with_warmup --warmup_ratio 0.05 --beta 0 \
-    --per_device_train_batch_size 64 --num_generations 8 --temperature 1.0 \
+    --per_device_train_batch_size 64 --num_generations 8 --temperature 1.0 --top_p 0.9 --top_k 50 \
     --max_length 1024 --max_completion_length 500 \
     --dataloader_num_workers 0 --logging_steps 1 --log_completions false \
     --save_strategy steps --save_steps 100000 "$@"

@@ -34,6 +34,7 @@ from swift_thyme.host.image_tokens import show_text
 from swift_thyme.host.input_images import path_problem, quoted_paths
 from swift_thyme.host.kept_rollouts import Keeper, KeepSettings
 from swift_thyme.host.missing_rewards import leaves_gaps
+from swift_thyme.host.old_logprobs import skip_old_logprobs
 from swift_thyme.host.picture_cache import shared_pictures
 from swift_thyme.host.response_prefix import check_server, prefix_of
 from swift_thyme.host.server_watch import watch_server
@@ -314,6 +315,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if _is_grpo(trainer):
             use_continuous_rollouts(trainer, self._times)
             send_experts_as_in_checkpoints()
+            skip_old_logprobs(trainer)
         keeper = self._start_keeping()
 
         # The last stage of a rollout: rewards and advantages are known, and nothing is encoded yet

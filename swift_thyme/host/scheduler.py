@@ -15,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from swift_thyme.core.errors import DataError, SettingsError
+from swift_thyme.core.errors import DataError, EngineError, SettingsError
 from swift_thyme.core.images import data_uri
 from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason
@@ -97,6 +98,15 @@ def limits_from_arguments(arguments: Any, template: Any, max_turns: int | None) 
         max_sampled_tokens=arguments.max_completion_length if in_total else None,
         max_total_tokens=min(known) if known else None,
     )
+
+
+def _check_numbers(logprobs: Sequence[float]) -> None:
+    if any(math.isnan(logprob) for logprob in logprobs):
+        raise EngineError(
+            "the engine computes log-probabilities that are not numbers (NaN), so what it samples "
+            "says nothing about the model; try another --torch_dtype or another --attn_impl, or "
+            "--use_vllm false"
+        )
 
 
 def _row(request: Any) -> str:
@@ -211,6 +221,7 @@ class O3Scheduler(ServerRollout):
         trajectory = self._trajectories[infer_request.uuid]
         token_ids, _, logprobs = self.prepare_response_continuation(response_choice)
         self._check_guard(token_ids)
+        _check_numbers(logprobs)
         outcome = await trajectory.advance(token_ids, response_choice.finish_reason)
         all_ids = self._ids[infer_request.uuid]
         all_ids += [*token_ids[: outcome.kept], *outcome.appended_ids]

@@ -246,6 +246,10 @@ def _open_vllm(settings: ModelSettings, checkpoint: Checkpoint) -> Engine:
         "enable_prefix_caching": True,
     }
     engine_kwargs = dict(settings.engine_kwargs)
+    if not has_gpu():
+        # Where a prompt is computed in pieces, vLLM 0.23 turns the request's generator of random
+        # numbers back, which torch's generators of processors cannot do: the engine would end.
+        engine_kwargs.setdefault("enable_chunked_prefill", False)
     if settings.data_parallel_size > 1:
         engine_kwargs["data_parallel_size"] = settings.data_parallel_size
     others = set(descendants(os.getpid()))

@@ -200,6 +200,16 @@ def test_a_finished_trajectory_carries_its_summary_and_its_images(
     assert final.finish_reason == "stop"
 
 
+def test_an_engine_that_computes_no_numbers_ends_the_job(template: Any, picture: Path) -> None:
+    from swift_thyme.core.errors import EngineError
+
+    scheduler, request = make_scheduler(template), make_request(picture)
+    choice = make_choice(template, WRITES_A_CROP)
+    choice.logprobs["content"][-1]["logprob"] = float("nan")
+    with pytest.raises(EngineError, match=r"\(NaN\).* try another --torch_dtype"):
+        asyncio.run(take_turn(scheduler, request, choice, 1))
+
+
 def test_a_turn_over_the_length_limit_is_cut_in_ids_mask_logprobs_and_text(
     template: Any, picture: Path
 ) -> None:

@@ -32,10 +32,21 @@ class Started(Exception):
 
 
 @pytest.mark.parametrize(
-    ("copies", "expected"), [(1, {"a": 1}), (4, {"a": 1, "data_parallel_size": 4})]
+    ("given", "copies", "gpu", "expected"),
+    [
+        ({"a": 1}, 1, True, {"a": 1}),
+        ({"a": 1}, 4, True, {"a": 1, "data_parallel_size": 4}),
+        # On a processor, a seeded request whose prompt comes in pieces would end vLLM.
+        ({"a": 1}, 1, False, {"a": 1, "enable_chunked_prefill": False}),
+        ({"enable_chunked_prefill": True}, 1, False, {"enable_chunked_prefill": True}),
+    ],
 )
-def test_vllm_is_told_of_copies_where_there_are_several(
-    monkeypatch: pytest.MonkeyPatch, copies: int, expected: dict[str, int]
+def test_what_vllm_is_told_beside_the_flags(
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    copies: int,
+    gpu: bool,
+    expected: dict[str, Any],
 ) -> None:
     seen = []
 
@@ -47,8 +58,9 @@ def test_vllm_is_told_of_copies_where_there_are_several(
     monkeypatch.setattr(model_loading, "start_vllm", start)
     monkeypatch.setattr(model_loading, "load_template", lambda *_: None)
     monkeypatch.setattr(model, "_total_tokens", lambda *_: 1024)
+    monkeypatch.setattr(model, "has_gpu", lambda: gpu)
     settings = ModelSettings(
-        model="m", engine="vllm", data_parallel_size=copies, engine_kwargs={"a": 1}
+        model="m", engine="vllm", data_parallel_size=copies, engine_kwargs=given
     )
     with pytest.raises(Started):
         model._open_vllm(settings, SimpleNamespace())  # type: ignore[arg-type]
