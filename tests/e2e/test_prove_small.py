@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import ROOT, run_program
 
-SIZES = ["64", "2", "1"]
+SIZES = ["48", "2", "1"]
 
 
 def _right(line: str) -> float:
