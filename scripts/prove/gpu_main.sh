@@ -9,8 +9,8 @@ set -u
 . scripts/prove/gpu_jobs.sh
 : "${PHASE:?}" "${SIZE:=2m}" "${BASE:=$PRE/2m_b}" "${SEEDS=0 1 2}"
 : "${SFT_STEPS_1:=1200}" "${SFT_STEPS_2:=400}" "${SFT_LR:=5}" "${SFT_ARMS=tool direct unmasked rounds}"
-: "${RL_STEPS:=200}" "${RL_END:=470}" "${RL_LR:=1e-4}" "${RL_ARMS=no_ats no_code_tokens no_cst}"
-: "${RL_BATCH:=256}" "${RL_KINDS=read turned pale pair disc}"
+: "${RL_STEPS:=60}" "${RL_END:=470}" "${RL_LR:=1e-4}" "${RL_ARMS=no_ats no_code_tokens no_cst}"
+: "${RL_BATCH:=128}" "${RL_KINDS=read turned pale pair disc}"
 # nproc would obey OMP_NUM_THREADS.
 cores=$(env -u OMP_NUM_THREADS nproc) gpus=$(nvidia-smi -L | wc -l) turn=0
 export OMP_NUM_THREADS=2 THYME_SANDBOX_WORKERS=4 THYME_KEEP_TRAJECTORIES=2
@@ -44,7 +44,7 @@ supervised() {
         # shellcheck disable=SC2086 # several words
         sft_chain $next_port $((turn % gpus)) $SIZE.$arm.$seed "$BASE" $seed $rows $SFT_LR ${flags[$arm]:-}
         evaluate $((slot % 6)) $((turn % gpus)) sft.$SIZE.$arm.$seed "$R/sft/$SIZE.$arm.$seed.2/model" \
-          tools:0 tools:1 withheld:0
+          tools:0 tools:1:0.9 withheld:0
       } &
       pids+=($!)
     done
@@ -60,7 +60,7 @@ reinforce() {
     # A model whose evaluation an earlier call had no time for.
     turn=$((turn + 1)) name=$SIZE.tool.$seed
     if [ -e "$R/sft/$name.2/model" ] && [ ! -e "$R/eval/sft.$name.jsonl" ]; then
-      evaluate "sft.$seed" $((turn % gpus)) "sft.$name" "$R/sft/$name.2/model" tools:0 tools:1 withheld:0 &
+      evaluate "sft.$seed" $((turn % gpus)) "sft.$name" "$R/sft/$name.2/model" tools:0 tools:1:0.9 withheld:0 &
       pids+=($!)
     fi
   done
@@ -93,7 +93,7 @@ reinforce() {
   for name in "${names[@]}"; do
     turn=$((turn + 1))
     ln -sfn "checkpoint-$step" "$R/rl/$name/model"
-    evaluate $turn $((turn % gpus)) "rl.$name" "$R/rl/$name/model" tools:0 tools:1 withheld:0 &
+    evaluate $turn $((turn % gpus)) "rl.$name" "$R/rl/$name/model" tools:0 tools:1:0.9 withheld:0 &
     pids+=($!)
   done
   wait "${pids[@]}"
