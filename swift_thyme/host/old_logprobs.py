@@ -30,25 +30,26 @@ def skip_old_logprobs(trainer: Any) -> bool:
     pass_of_model = trainer._get_per_token_logps_and_entropies
     prepare = trainer._prepare_batch_inputs
     preparing = False
-    left_out: Any = None
+    left_out: dict[int, Any] = {}  # the objects too, or an id could come again
 
     @functools.wraps(pass_of_model)
     def compute(model: Any, model_inputs: Any, grpo_batch: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal left_out
-        if preparing and grpo_batch is not left_out:
+        # ms-swift's own calls name origin_data; other plugins may ask for other batches meanwhile.
+        if preparing and "origin_data" in kwargs and id(grpo_batch) not in left_out:
             # The first pass of a batch is for the old ones, a second one for the reference.
-            left_out = grpo_batch
+            left_out[id(grpo_batch)] = grpo_batch
             return None, None
         return pass_of_model(model, model_inputs, grpo_batch, *args, **kwargs)
 
     @functools.wraps(prepare)
     def prepare_once(samples: Any) -> Any:
-        nonlocal preparing, left_out
+        nonlocal preparing
         preparing = True
         try:
             return prepare(samples)
         finally:
-            preparing, left_out = False, None
+            preparing = False
+            left_out.clear()
 
     trainer._get_per_token_logps_and_entropies = compute
     trainer._prepare_batch_inputs = prepare_once

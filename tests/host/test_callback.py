@@ -15,6 +15,10 @@ from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason, TrajectorySummary
 
 metrics = pytest.importorskip("swift_thyme.host.callback")
+# Of ms-swift's modules, which the first test that starts a callback imports.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
+)
 
 
 def make_summary(
@@ -161,6 +165,7 @@ def grpo_trainer(**attributes: Any) -> Any:
 
     kind = type("GRPOTrainer", (), {"__module__": "swift.rlhf_trainers.grpo_trainer"})
     trainer = type("Trainer", (kind,), {})()
+    trainer.old_policy = lambda: True
     vars(trainer).update(dict.fromkeys(_PHASES.keys() - NAMES.keys(), len) | attributes)
     return trainer
 

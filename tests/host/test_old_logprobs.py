@@ -52,6 +52,21 @@ def test_the_first_pass_of_each_batch_is_left_out_and_the_loss_has_its_own() -> 
     assert trainer.calls == ["reference a", "reference b", "loss b"]
 
 
+def test_a_plugin_that_asks_meanwhile_gets_its_numbers() -> None:
+    trainer: Any = Trainer()
+    prepare = trainer._prepare_batch_inputs
+
+    def asks_itself(samples: list[str]) -> Any:
+        batches = prepare(samples)
+        own = SimpleNamespace(name="own")
+        assert trainer._get_per_token_logps_and_entropies("policy", {}, own)[0] == "numbers"
+        return batches
+
+    trainer._prepare_batch_inputs = asks_itself
+    assert skip_old_logprobs(trainer)
+    assert trainer._prepare_batch_inputs(["a"])[0].old is None
+
+
 def test_an_error_while_batches_are_prepared_leaves_nothing_out_later() -> None:
     trainer: Any = Trainer()
     skip_old_logprobs(trainer)
