@@ -20,7 +20,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ from swift_thyme.core.protocol import IMAGE_TAG, THINK_OPEN, build_user_prompt
 from swift_thyme.sandbox import InputImage, SandboxPool, render_observation
 from swift_thyme.testbed.data import SYSTEM_PROMPT
 
-__all__ = ["main"]
+__all__ = ["main", "write_rows"]
 
 SPREAD = 1.2
 """Deviation of the demonstrated windows, in cells: about seven in ten show the whole plate."""
@@ -146,7 +146,8 @@ async def _show_all(items: list[_Drawn], folder: Path) -> list[dict[str, Any]]:
         return await asyncio.gather(*map(one, items))
 
 
-def _write(path: Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a file of rows, one JSON object a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -184,11 +185,11 @@ def main() -> None:
             if args.quote is not None:
                 items = [d._replace(quoted=f"{args.quote}/{Path(d.path).name}") for d in items]
             if split in ("rl", "eval"):
-                _write(args.out / f"{split}.jsonl", map(_question_row, items))
+                write_rows(args.out / f"{split}.jsonl", map(_question_row, items))
                 continue
-            _write(args.out / f"{split}.jsonl", asyncio.run(_show_all(items, folder)))
+            write_rows(args.out / f"{split}.jsonl", asyncio.run(_show_all(items, folder)))
             direct = [_demonstration_row(drawn, drawn.direct, []) for drawn in items]
-            _write(args.out / f"direct{split[-1]}.jsonl", direct)
+            write_rows(args.out / f"direct{split[-1]}.jsonl", direct)
 
 
 if __name__ == "__main__":

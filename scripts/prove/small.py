@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prove.rows import write_rows
 from swift_thyme.core.protocol import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from swift_thyme.core.reading import read
 from swift_thyme.testbed.data import make_dataset, read_sentence
@@ -22,10 +23,6 @@ KIND = "read"
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def main() -> None:
@@ -48,8 +45,8 @@ def main() -> None:
         said = f"{thought}\n{ANSWER_OPEN}{number}{ANSWER_CLOSE}"
         answer = {"role": "assistant", "content": said}
         direct.append({"messages": [*asked, answer], "images": row["images"][:1]})
-    _write(args.out / "direct.jsonl", direct)
-    _write(paths.eval, [{**row, "kind": KIND} for row in _rows(paths.eval)])
+    write_rows(args.out / "direct.jsonl", direct)
+    write_rows(paths.eval, [{**row, "kind": KIND} for row in _rows(paths.eval)])
 
 
 if __name__ == "__main__":
