@@ -247,6 +247,19 @@ class _Encoder:
         self._view.keep()
         return None
 
+    def rehearse(self) -> None:
+        """Do once what the images of a block need, so that code and memory are at hand for them.
+
+        No file is read: one may have made the encoder before this one fail. None becomes the base
+        either: the session's first program may be running, and what it saves is news.
+        """
+        self._view.changed()
+        path = f"{self._config.folders.output}/rehearsal.jpg"
+        request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, (), 1.0, changed=())
+        for frame in FrameReader().feed(encode_frame(request)):
+            encode_frame(self._find(decode_frame(frame, FindImages)))
+        encode_image(_rehearsal_image(), 1e6, 1e6, _MAX_PNG)
+
     def _find(self, request: FindImages) -> ImagesFound:
         time_left = _Time(time.monotonic() + request.budget_s)
         settings = self._config.settings
@@ -329,19 +342,6 @@ def _each_once(images: list[FoundImage], was_shown: list[FoundImage]) -> list[Fo
     return images
 
 
-def _rehearse(encoder: _Encoder, config: SessionConfig) -> None:
-    """Do once what the images of a block need, so that code and memory are at hand for them."""
-    # In the place of an encoder that failed, it finds the files that the other one failed at.
-    encoder.answer(RebaseFiles())
-    path = f"{config.folders.output}/rehearsal.jpg"
-    request = FindImages(f"{path}\n", (SavedFile(0, path),), {}, (), 1.0)
-    for frame in FrameReader().feed(encode_frame(request)):
-        answer = encoder.answer(decode_frame(frame, FindImages))
-        assert answer is not None
-        encode_frame(answer)
-    encode_image(_rehearsal_image(), 1e6, 1e6, _MAX_PNG)
-
-
 @functools.cache
 def _rehearsal_image() -> bytes:
     from PIL import Image
@@ -378,7 +378,7 @@ def encoder_main(connection: socket.socket, config: SessionConfig, library_bytes
         confine_encoder(config, library_bytes)
         encoder = _Encoder(config)
         if config.settings.uses(Acceleration.ENCODER_REHEARSAL):
-            _rehearse(encoder, config)
+            encoder.rehearse()
         reader = FrameReader()
         while True:
             data = connection.recv(1 << 16)

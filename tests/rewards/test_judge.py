@@ -38,7 +38,8 @@ def every(count: int, fault: Fault) -> Callable[[int, dict[str, Any]], Fault]:
     spoilt: Counter[str] = Counter()
 
     def choose(number: int, body: dict[str, Any]) -> Fault:
-        question = json.dumps(body["messages"])
+        # Not the whole message, whose marks are new in each attempt.
+        question = prompt_part(body, "candidate")
         if number % count or spoilt[question] == 2:
             return Fault()
         spoilt[question] += 1

@@ -15,7 +15,7 @@ from PIL import Image
 from swift_thyme.core import pictures
 from swift_thyme.core.execution import ExecutionStatus
 from swift_thyme.core.observation import render_observation
-from swift_thyme.sandbox.encoder import Refused, _Encoder, _rehearse, encode_image
+from swift_thyme.sandbox.encoder import Refused, _Encoder, encode_image
 from swift_thyme.sandbox.frames import FrameReader
 from swift_thyme.sandbox.message_codec import decode_frame, encode_frame
 from swift_thyme.sandbox.messages import MAX_REASON_CHARS, FindImages, FoundImage, ImagesFound
@@ -335,6 +335,13 @@ def test_an_encoder_that_takes_the_place_of_another_reads_no_file_at_its_start(
         return real(path, *rest)
 
     monkeypatch.setattr(encoder, "_read", note)
-    _rehearse(encoder, encoder._config)
+    encoder.rehearse()
     assert str(tmp_path / "slow.jpg") not in read
     assert read
+
+
+def test_what_a_program_saves_before_its_encoder_is_ready_comes_back(folder: Path) -> None:
+    encoder = encoder_of(folder)
+    picture(folder, "early.png")
+    encoder.rehearse()
+    assert [image.name for image in found_in(encoder)] == ["early.png"]
