@@ -38,10 +38,11 @@ FLAGS = f"""
   --reward_funcs fmt_orm vqa_orm cst_orm
   --use_vllm true --vllm_mode colocate --vllm_max_model_len 1024 --vllm_enforce_eager true
   --tuner_type full --torch_dtype float32 --attn_impl sdpa --use_cpu true
-  --max_steps {STEPS} --learning_rate 2e-4 --lr_scheduler_type cosine --beta 0
+  --max_steps {STEPS} --learning_rate 1.5e-4 --lr_scheduler_type constant_with_warmup
+  --warmup_steps 5 --beta 0
   --per_device_train_batch_size 64 --gradient_accumulation_steps 1 --num_generations 8
   --eval_strategy steps --eval_steps {STEPS} --eval_on_start true
-  --per_device_eval_batch_size {HELD_OUT} --num_generations_eval 1
+  --per_device_eval_batch_size {HELD_OUT // 2} --num_generations_eval 1
   --max_length 1024 --max_completion_length 200 --temperature 1.0 --top_p 0.9 --top_k 50
   --logging_steps 1 --log_completions true --report_to tensorboard
   --save_strategy steps --save_steps {STEPS} --save_only_model true

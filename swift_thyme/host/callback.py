@@ -28,6 +28,7 @@ from swift_thyme.core.rollout_infos import read_infos
 from swift_thyme.core.summary import TrajectorySummary
 from swift_thyme.host.code_sessions import SandboxSteps
 from swift_thyme.host.continuous_rollout import use_continuous_rollouts
+from swift_thyme.host.evaluation_counts import RightAndWrong
 from swift_thyme.host.expert_weights import send_experts_as_in_checkpoints
 from swift_thyme.host.first_probe import probe_job
 from swift_thyme.host.image_tokens import show_text
@@ -67,6 +68,14 @@ SUMMED_REWARD_METRICS = frozenset(
     }
 )
 """Reward metrics that are counts; the others are shares and latencies."""
+COUNTS = frozenset(
+    {
+        "thyme/trajectories",
+        "thyme/images_total",
+        *(f"thyme/{name}" for name in SUMMED_REWARD_METRICS),
+    }
+)
+"""Metrics of which an evaluation has the sum of its batches, not their mean."""
 
 
 def trajectory_metrics(summaries: Sequence[TrajectorySummary]) -> dict[str, float]:
@@ -214,6 +223,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         # Read off the samples: with `swift rollout` the scheduler runs in the server, and what it
         # recorded comes back with them.
         self._sampled: list[TrajectorySummary] = []
+        self._scores: list[Any] = []
+        self._evaluated = RightAndWrong()
         self._showcase: Showcase | None = None
         self._times = StepTimes()
         self._updating: AbstractContextManager[None] = nullcontext()
@@ -265,7 +276,8 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         updating.__exit__(None, None, None)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave an evaluation out of the next step's time."""
+        """End an evaluation, and leave it out of the next step's time."""
+        self._evaluated = RightAndWrong()
         self._times.take()
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -333,7 +345,9 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         def count_and_score(samples: list[Any]) -> Any:
             read = (read_infos(sample.rollout_infos) for sample in samples)
             self._sampled += [summary for summary in read if summary is not None]
-            return score(samples)
+            scores = score(samples)
+            self._scores.append(scores)
+            return scores
 
         trainer._log_rollout = watch_and_log
         trainer._compute_rewards_per_func = count_and_score
@@ -361,6 +375,7 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         from swift_thyme.host.reward_functions import drain_metrics
 
         ended, self._sampled = self._sampled, []
+        scores, self._scores = self._scores, []
         taken = self._times.take() if mode == "train" else {}
         # One exchange for all: what it costs is the waiting for each other.
         ranks = gather_object([(ended, drain_metrics(), taken)])
@@ -371,10 +386,24 @@ class ThymeCallback(TrainerCallback):  # type: ignore[misc]  # ms-swift has no t
         if mode == "train":
             metrics.update(mean_times([taken for _, _, taken in ranks]))
         if self._watching:
+            store = self.trainer._metrics[mode]
             for name, value in metrics.items():
-                self.trainer._metrics[mode][name].append(value)
+                store[name].append(value)
+            if mode == "eval":
+                self._count_evaluated(store, scores)
         if mode == "train":
             self._sandbox_steps.settle(summaries)
             fallen = self._tool_use.settle(summaries)
             if fallen is not None and self.trainer.accelerator.is_main_process:
                 logger.warning("%s", fallen)
+
+    def _count_evaluated(self, store: dict[str, list[float]], scores: Sequence[Any]) -> None:
+        """Put sums in the place of what ms-swift would take the mean of."""
+        self._evaluated.add(self.trainer.reward_func_names, scores)
+        for name in COUNTS & store.keys():
+            store[name] = [sum(store[name])]
+        counts = self._evaluated.metrics()
+        for name in [name for name in store if name.startswith(("thyme/right/", "thyme/wrong/"))]:
+            if name not in counts:
+                del store[name]
+        store.update({name: [count] for name, count in counts.items()})

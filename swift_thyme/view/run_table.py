@@ -38,8 +38,7 @@ ROWS = (
 """Label and metric name of each row, in the order of the table."""
 
 
-_ACCURACY = "rewards/VqaORM"
-_ROUNDING = 1e-3
+_RIGHT_OR_WRONG = ("thyme/right/VqaORM", "thyme/wrong/VqaORM")
 
 
 class RunReport(NamedTuple):
@@ -147,17 +146,11 @@ def describe_gain(report: RunReport, samples_per_question: int) -> str | None:
 
 def _share(values: Mapping[str, float] | None, per_question: int) -> tuple[float, float] | None:
     """Return the share of right answers and the number of questions, if scores are 0 or 1."""
-    names = (f"{_ACCURACY}/mean", f"{_ACCURACY}/std", "thyme/trajectories")
-    if values is None or not all(name in values for name in names):
+    # Only an evaluation whose scores are 0 or 1 each counts them.
+    if values is None or not all(name in values for name in _RIGHT_OR_WRONG):
         return None
-    mean, deviation, samples = (values[name] for name in names)
-    if samples < 2:
-        return None
-    # The log has the deviation of a sample. A judge's or a weighted score has another one.
-    of_zeros_and_ones = mean * (1 - mean) * samples / (samples - 1)
-    if abs(deviation**2 - of_zeros_and_ones) > _ROUNDING:
-        return None
-    return mean, samples / per_question
+    right, wrong = (values[name] for name in _RIGHT_OR_WRONG)
+    return right / (right + wrong), (right + wrong) / per_question
 
 
 def _with_interval(mean: float, n: float) -> str:

@@ -15,6 +15,7 @@ from swift_thyme.core.rollout_infos import write_infos
 from swift_thyme.core.summary import EndReason, TrajectorySummary
 
 metrics = pytest.importorskip("swift_thyme.host.callback")
+torch = pytest.importorskip("torch")
 # Of ms-swift's modules, which the first test that starts a callback imports.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
@@ -113,6 +114,39 @@ def test_trajectories_that_dynamic_sampling_throws_away_count_too(
     assert store["train"]["thyme/tool_use_rate"] == [0.25]
 
 
+def test_an_evaluation_of_several_batches_is_counted_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
+    names = ["VqaORM", "FmtORM", "CstORM"]
+    trainer = grpo_trainer(**NAMES | {"_metrics": store, "reward_func_names": names})
+    none = float("nan")
+    batches = [
+        [[1.0, 0.5, none], [0.0, 0.5, none]],
+        [[1.0, 0.0, none], [1.0, 0.0, 0.0], [none, 0.0, none]],
+    ]
+    trainer._compute_rewards_per_func = lambda samples: torch.tensor(batches[len(samples) - 2])
+    trainer.reward_funcs = []
+    trainer.template = SimpleNamespace(_get_response_prefix=lambda row: "")
+    callback = start(trainer, monkeypatch)
+    infos = write_infos(make_summary("ok"))
+    sample = SimpleNamespace(rollout_infos=infos, extra={})
+    for _ in range(2):
+        for size in (2, 3):
+            trainer._compute_rewards_per_func([sample] * size)
+            callback.on_prediction_step(None, SimpleNamespace(), None)
+        logged = {name: sum(values) / len(values) for name, values in store["eval"].items()}
+        assert logged["thyme/trajectories"] == 5
+        assert logged["thyme/tool_use_rate"] == 1
+        assert {name: value for name, value in logged.items() if "right" in name} == {
+            "thyme/right/VqaORM": 3,
+            "thyme/right/CstORM": 0,
+        }
+        assert logged["thyme/wrong/VqaORM"] == logged["thyme/wrong/CstORM"] == 1
+        store["eval"].clear()
+        callback.on_evaluate(None, SimpleNamespace(), None)
+
+
 def test_steps_in_which_the_sandbox_failed_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THYME_SANDBOX_MAX_FAILED_STEPS", "2")
     store: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
@@ -128,6 +162,7 @@ def test_steps_in_which_the_sandbox_failed_end_the_job(monkeypatch: pytest.Monke
     # An evaluation between two steps is none.
     trainer._compute_rewards_per_func(samples)
     callback.on_prediction_step(None, SimpleNamespace(), None)
+    callback.on_evaluate(None, SimpleNamespace(), None)
     trainer._compute_rewards_per_func(samples)
     with pytest.raises(SandboxDeadError, match="for 2 steps in a row"):
         callback.on_step_end(None, SimpleNamespace(), None)

@@ -242,7 +242,7 @@ def test_a_step_ends_at_its_deadline(stack: ExitStack) -> None:
     scorer = make_scorer([judge.url], step_timeout_s=1.0, read_timeout_s=30.0, concurrency=64)
     started = time.monotonic()
     scores = answer_scores(scorer, SAMPLES)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert sum(score is None for score in scores) == len(SAMPLES) // 2
     assert scorer.metrics.drain()["judge_failed"] == len(SAMPLES) // 2
 

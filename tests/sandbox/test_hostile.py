@@ -235,7 +235,7 @@ def test_the_program_is_contained_and_the_session_goes_on(
     if outcome == "hidden":
         assert result.stdout.strip() == seen
         assert result.images == ()
-    assert result.duration_s < 1.5
+    assert result.duration_s < 5.0
     assert (host / "secret.txt").read_text() == "host secret"
     after = session.run_sync("import builtins\nprint(kept + 1)") if outcome != "any" else None
     assert after is None or after.stdout == "42\n", after

@@ -89,7 +89,7 @@ def test_printed_text_keeps_its_head_and_its_tail(session: SandboxSession) -> No
 def test_a_long_word_does_not_hold_up_the_worker(session: SandboxSession) -> None:
     started = time.monotonic()
     assert session.run_sync("print('x' * 60000)").ok
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 def test_images_come_in_the_order_in_which_they_were_printed(session: SandboxSession) -> None:

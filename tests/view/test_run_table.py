@@ -66,14 +66,11 @@ def test_the_command_reports_an_empty_folder_in_one_line(
     assert capsys.readouterr().err.startswith("error: no logging.jsonl")
 
 
-def evaluated(accuracy: float, samples: int, deviation: float | None = None) -> dict[str, float]:
-    if deviation is None:
-        deviation = (accuracy * (1 - accuracy) * samples / (samples - 1)) ** 0.5
+def evaluated(right: int, wrong: int) -> dict[str, float]:
     return {
-        "eval_reward": accuracy,
-        "eval_rewards/VqaORM/mean": accuracy,
-        "eval_rewards/VqaORM/std": deviation,
-        "eval_thyme/trajectories": samples,
+        "eval_reward": right / (right + wrong),
+        "eval_thyme/right/VqaORM": right,
+        "eval_thyme/wrong/VqaORM": wrong,
     }
 
 
@@ -86,7 +83,7 @@ def report_of(folder: Path, *records: dict[str, float]) -> RunReport:
 
 def test_a_gain_comes_with_its_interval(tmp_path: Path) -> None:
     # Newcombe 1998, table II, example (a): 56 of 70 and 48 of 80 differ by 0.0524 to 0.3339.
-    report = report_of(tmp_path, evaluated(48 / 80, 80), evaluated(56 / 70, 70))
+    report = report_of(tmp_path, evaluated(48, 32), evaluated(56, 14))
     sentence = describe_gain(report, 1)
     assert sentence is not None
     assert "change +0.200 [+0.052, +0.334]" in sentence
@@ -98,10 +95,8 @@ def test_a_gain_comes_with_its_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "records",
     [
-        [evaluated(0.5, 96)],
-        [evaluated(0.5, 96), {"eval_reward": 1.0}],
-        [evaluated(0.5, 96), evaluated(0.6, 96, deviation=0.2)],  # scores between 0 and 1
-        [evaluated(0.5, 96), evaluated(0.6, 1, deviation=0.0)],
+        [evaluated(48, 48)],
+        [evaluated(48, 48), {"eval_reward": 1.0}],
     ],
 )
 def test_no_gain_is_told_where_the_log_does_not_hold_it(
