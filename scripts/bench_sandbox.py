@@ -41,6 +41,7 @@ from swift_thyme.sandbox import (
 )
 from swift_thyme.sandbox.accelerations import Acceleration
 from swift_thyme.sandbox.process_environment import worker_environment
+from swift_thyme.sandbox.processes import descendants
 
 Key = TypeVar("Key")
 
@@ -56,6 +57,8 @@ TURNS = 3
 """Turns for which sessions are kept: those of a rollout are as short-lived, with as few files."""
 SETTLE_S = 0.5
 """Pause before the turns, in which the workers make the sessions that they keep ready."""
+OPEN_SESSIONS = 32
+"""Sessions that are open at once where their memory is measured."""
 
 CROP = """
 import cv2
@@ -142,6 +145,8 @@ class Report:
     imread_ms: dict[str, float] = field(default_factory=dict)
     """What a bare `exec` takes for reading the 24-megapixel JPEG, p50."""
     sessions_per_s: float = 0.0
+    session_mb: float = 0.0
+    """Memory of an open session that has run a crop."""
     runaways_s: dict[str, float] = field(default_factory=dict)
     limit_s: float = 1.0
     start_s: float = 0.0
@@ -309,6 +314,34 @@ async def measure_sessions(pool: SandboxPool, images: list[InputImage], count: i
     return count / (time.perf_counter() - start)
 
 
+def memory_of_processes() -> float:
+    """Return the MB of this process's descendants: pages, each counted once, and page tables."""
+    found = 0
+    for pid in descendants(os.getpid()):
+        try:
+            for name, key in (("smaps_rollup", "Pss:"), ("status", "VmPTE:")):
+                lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
+                found += sum(int(line.split()[1]) for line in lines if line.startswith(key))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+    return found / 1024
+
+
+async def measure_memory(
+    pool: SandboxPool, images: list[InputImage], code: str, count: int
+) -> float:
+    """Return the MB of an open session that has run a block."""
+    async with AsyncExitStack() as stack:
+        # The worker keeps some sessions ready, before and after.
+        await asyncio.sleep(SETTLE_S)
+        before = memory_of_processes()
+        for _ in range(count):
+            session = await stack.enter_async_context(await pool.open(images))
+            assert (await session.run(code)).ok
+        await asyncio.sleep(SETTLE_S)
+        return (memory_of_processes() - before) / count
+
+
 async def measure_runaways(pool: SandboxPool, limit_s: float) -> dict[str, float]:
     results = {}
     for name, code in RUNAWAYS.items():
@@ -337,6 +370,8 @@ async def measure(count: int, rounds: int, workers: list[int]) -> Report:
             report.imread_ms = measure_imread(images["24 MP"], max(1, count // 6))
             report.timings = await measure_latency(pool, jobs, bare_jobs, inputs, count)
             report.sessions_per_s = await measure_sessions(pool, inputs[:1], 20)
+            crop = jobs["crop and zoom, 2000x1500"]
+            report.session_mb = await measure_memory(pool, inputs[:1], crop, OPEN_SESSIONS)
             report.runaways_s = await measure_runaways(pool, report.limit_s)
         async with AsyncExitStack() as stack:
             pools = {n: SandboxPool(SandboxSettings(workers=n)) for n in workers}
@@ -445,7 +480,7 @@ def show(report: Report) -> None:
     print(f"\ncv2.imread alone, 24 MP, bare exec: {ways}")
     print(
         f"worker start {report.start_s:.1f} s, sessions opened and closed "
-        f"{report.sessions_per_s:.1f} per second"
+        f"{report.sessions_per_s:.1f} per second, {report.session_mb:.1f} MB of memory in each"
     )
     for name, seconds in report.runaways_s.items():
         print(f"runaway, {name}: limit {report.limit_s:g} s, over after {seconds:.2f} s")

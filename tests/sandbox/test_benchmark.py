@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from swift_thyme.sandbox import InputImage, SandboxPool
+from tests.sandbox.conftest import IMAGE_PATH, jpeg, small_settings
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_sandbox.py"
 
 
@@ -39,3 +42,10 @@ def test_each_missed_goal_is_named(bench: Any) -> None:
     assert overhead.startswith("print: 5.1 ms over the bare exec")
     assert speedup.startswith("crop: 2 workers are 1.79 x one")
     assert runaway.startswith("fork: over after 1.51 s")
+
+
+async def test_the_memory_of_open_sessions_is_measured(bench: Any) -> None:
+    async with SandboxPool(small_settings()) as pool:
+        images = [InputImage(IMAGE_PATH, jpeg())]
+        code = "Image.open(image_path).save('a.png')"
+        assert 1 < await bench.measure_memory(pool, images, code, 4) < 100
