@@ -24,7 +24,8 @@ from typing import IO
 MODEL = "swift_thyme/testbed/model"
 STEPS = 28
 HELD_OUT = 352
-"""Pictures of the evaluations: a gain of more than about 7 points is outside of chance."""
+"""Pictures of the evaluations: a gain of more than about 7 points is outside of chance. They are
+asked in two batches, because each has a session of the sandbox meanwhile, with its memory."""
 MOST_LINES = 16
 """Lines of progress, whatever the number of steps."""
 LAST_LINES = 15
