@@ -18,7 +18,8 @@ status is 1 where a goal is missed.
 On processors alone, the time of an engine step grows with its requests and is taken from programs
 and encoding. A GPU needs about the same time for few and for many, and leaves the processors alone.
 --step-ms lets each step take at least so long, asleep for the rest, as a trainer's thread is behind
-a GPU. --picture gives the prompt a picture of the size of a photo.
+a GPU. --picture gives the prompt a picture of the size of a photo. On a GPU, --graphs captures
+decoding as CUDA graphs, as a job does by default.
 """
 
 from __future__ import annotations
@@ -98,7 +99,15 @@ def thoughts(tail: str, trajectories: int, seed: int) -> list[list[int]]:
 class Bench:
     """An engine with a scripted policy, and a scheduler as a job has it."""
 
-    def __init__(self, trajectories: int, model: Path, dtype: str, step_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        trajectories: int,
+        model: Path,
+        dtype: str,
+        step_s: float = 0.0,
+        *,
+        graphs: bool = False,
+    ) -> None:
         import torch
         from swift.infer_engine import GRPOVllmEngine, RequestConfig
 
@@ -115,13 +124,20 @@ class Bench:
         install_upright_images()
         install_picture_cache()
         tiny_template.add_template()
+        sizes = [2**power for power in range(trajectories.bit_length())]
+        # Without torch.compile the engine starts a minute earlier.
+        captured = {
+            "mode": 0,
+            "cudagraph_mode": "FULL_DECODE_ONLY",
+            "cudagraph_capture_sizes": sizes,
+        }
         self.engine = GRPOVllmEngine(
             str(model),
             model_type="qwen2_5_vl",
             template_type="thyme_tiny",
             torch_dtype=getattr(torch, dtype),
             max_model_len=MAX_MODEL_LEN,
-            enforce_eager=True,
+            enforce_eager=not graphs,
             max_num_seqs=trajectories,
             gpu_memory_utilization=free_share(0.9),
             limit_mm_per_prompt={"image": 6, "video": 0},
@@ -131,6 +147,7 @@ class Bench:
             engine_kwargs={
                 "logits_processors": [POLICY, HOOK],
                 "additional_config": {"thyme": SamplingSettings(adaptive=True).as_config()},
+                **({"compilation_config": captured} if graphs else {}),
             },
         )
         self.config = RequestConfig(
@@ -338,6 +355,7 @@ def main() -> int:
     parser.add_argument("--tails", default="long,none", help="long, none or both")
     parser.add_argument("--picture", default="", metavar="WxH", help="size; default: the testbed's")
     parser.add_argument("--step-ms", type=float, default=0.0, help="least time of an engine step")
+    parser.add_argument("--graphs", action="store_true", help="decode with CUDA graphs")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--json", type=Path, help="write the results to this file too")
@@ -358,7 +376,10 @@ def main() -> int:
     broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         row, picture = make_row(Path(folder), options.picture)
-        bench = Bench(options.trajectories, options.model, options.dtype, options.step_ms / 1000)
+        step_s = options.step_ms / 1000
+        bench = Bench(
+            options.trajectories, options.model, options.dtype, step_s, graphs=options.graphs
+        )
         for tail in options.tails.split(","):
             plans = thoughts(tail, options.trajectories, seed=7)
             passes: list[dict[str, Run]] = []

@@ -1,6 +1,6 @@
 """Rows and the table for `gpu/steps.sh`: what a step of GRPO costs, before and after.
 
-usage: python scripts/gpu_steps.py rows RL.jsonl ROWS.jsonl [--rows 64] [--generations 4]
+usage: python scripts/gpu_steps.py rows RL.jsonl ROWS.jsonl [--rows 64] [--generations 4] [--alike]
        python scripts/gpu_steps.py table BEFORE AFTER
 """
 
@@ -27,28 +27,38 @@ SAME = ("loss", "grad_norm", "reward", "thyme/sampled_tokens", "thyme/images")
 """Metrics that both ways have to give alike."""
 
 
-def write_rows(source: Path, out: Path, n: int, generations: int) -> None:
-    """Let the question of each row name a plan for each trajectory of its group."""
+def write_rows(source: Path, out: Path, n: int, generations: int, *, alike: bool) -> None:
+    """Let the question of each row name a plan for each trajectory of its group.
+
+    Where the rows are alike, all have the plans of the first, so steps differ in their pictures.
+    """
     import rollout_policy
 
     rng = random.Random(11)
+    plans = new_plans(rng, generations)
     with out.open("w") as file:
         for number, line in enumerate(source.read_text().splitlines()[:n]):
             row = json.loads(line)
-            plans = [
-                [
-                    min(
-                        max(round(rng.lognormvariate(math.log(MEDIAN_THOUGHT), SIGMA)), 8),
-                        LONGEST_THOUGHT,
-                    )
-                    for _ in range(rng.choice((2, 3, 4)))
-                ]
-                for _ in range(generations)
-            ]
+            if number and not alike:
+                plans = new_plans(rng, generations)
             asked = rollout_policy.question(plans, number)
             for message in row["messages"]:
                 message["content"] = message["content"].replace(row["question"], asked)
             file.write(json.dumps({**row, "question": asked, "solution": "2"}) + "\n")
+
+
+def new_plans(rng: random.Random, generations: int) -> list[list[int]]:
+    """Return how many tokens each thought of each trajectory of a group has."""
+    return [
+        [
+            min(
+                max(round(rng.lognormvariate(math.log(MEDIAN_THOUGHT), SIGMA)), 8),
+                LONGEST_THOUGHT,
+            )
+            for _ in range(rng.choice((2, 3, 4)))
+        ]
+        for _ in range(generations)
+    ]
 
 
 def read_steps(folder: Path) -> list[dict[str, Any]]:
@@ -142,12 +152,14 @@ def main() -> int:
     rows.add_argument("out", type=Path)
     rows.add_argument("--rows", type=int, default=64)
     rows.add_argument("--generations", type=int, default=4)
+    rows.add_argument("--alike", action="store_true", help="the same lengths in each row")
     both = commands.add_parser("table")
     both.add_argument("before", type=Path)
     both.add_argument("after", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "rows":
-        write_rows(arguments.source, arguments.out, arguments.rows, arguments.generations)
+        n, generations = arguments.rows, arguments.generations
+        write_rows(arguments.source, arguments.out, n, generations, alike=arguments.alike)
     else:
         print(table({"before": arguments.before, "after": arguments.after}))
     return 0

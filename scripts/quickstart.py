@@ -23,6 +23,8 @@ from typing import IO
 
 MODEL = "swift_thyme/testbed/model"
 STEPS = 28
+DECAY_STEPS = 10
+"""Last steps, over which the learning rate falls: with a constant one, the last batch decides."""
 HELD_OUT = 352
 """Pictures of the evaluations: a gain of more than about 7 points is outside of chance. They are
 asked in two batches, because each has a session of the sandbox meanwhile, with its memory."""
@@ -39,8 +41,8 @@ FLAGS = f"""
   --reward_funcs fmt_orm vqa_orm cst_orm
   --use_vllm true --vllm_mode colocate --vllm_max_model_len 1024 --vllm_enforce_eager true
   --tuner_type full --torch_dtype float32 --attn_impl sdpa --use_cpu true
-  --max_steps {STEPS} --learning_rate 1.5e-4 --lr_scheduler_type constant_with_warmup
-  --warmup_steps 5 --beta 0
+  --max_steps {STEPS} --learning_rate 2e-4 --lr_scheduler_type warmup_stable_decay
+  --warmup_steps 5 --lr_scheduler_kwargs {{"num_decay_steps":{DECAY_STEPS}}} --beta 0
   --per_device_train_batch_size 64 --gradient_accumulation_steps 1 --num_generations 8
   --eval_strategy steps --eval_steps {STEPS} --eval_on_start true
   --per_device_eval_batch_size {HELD_OUT // 2} --num_generations_eval 1

@@ -2,7 +2,8 @@
 # usage: in the folder that `families.sh pack` filled: OUT=FOLDER bash scripts/gpu/steps_call.sh [SECONDS]
 # One call on an offline host with GPUs: makes a model of Qwen2.5-VL-3B's sizes and photo-sized
 # pictures, then runs steps.sh before and after within SECONDS (default 560), and prints the
-# table. BEFORE_STEPS (3) and AFTER_STEPS (4) are the steps of each.
+# table. BEFORE_STEPS (3) and AFTER_STEPS (4) are the steps of each. ALIKE=--alike gives all steps
+# trajectories of the same lengths, so the first one can be held against the second.
 set -u
 end=$(($(date +%s) + ${1:-560}))
 say() { echo "$((end - $(date +%s))) s left: $*"; }
@@ -19,7 +20,7 @@ if [ ! -e /tmp/real/rl.jsonl ]; then
     { tail -5 /tmp/make.log; exit 1; }
 fi
 export MODEL=/tmp/real/model ROWS=/tmp/rows.jsonl
-python3 scripts/gpu_steps.py rows /tmp/real/rl.jsonl $ROWS --rows "${PICTURES:-32}"
+python3 scripts/gpu_steps.py rows /tmp/real/rl.jsonl $ROWS --rows "${PICTURES:-32}" ${ALIKE:-}
 say "model and rows"
 results=$OUT
 export OUT=/tmp/steps

@@ -1,9 +1,9 @@
 """What is tried before the first step of a job: the sandbox, the engine and the judge.
 
 Each would else fail after minutes of loading and sampling, or worse, let the job run to its end
-without a reward. The sandbox's try is its warm-up too, so a job pays for little more than one token
-and one verdict. With ``swift rollout`` sandbox and engine are the server's, which tries them itself
-(:mod:`swift_thyme.host.scheduler`).
+without a reward. The sandbox's try is its warm-up too, and the engine then gets one of its own
+(:mod:`swift_thyme.host.engine_warmup`). With ``swift rollout`` sandbox and engine are the server's,
+which tries them itself (:mod:`swift_thyme.host.scheduler`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from swift.utils import get_logger  # noqa: TID253 - the log of the job is ms-swift's
 
 from swift_thyme.host.engine_probe import probe_engine, probe_template
+from swift_thyme.host.engine_warmup import warm_up_engine
 from swift_thyme.host.reward_functions import judge_of
 from swift_thyme.host.scheduler import O3Scheduler
 from swift_thyme.rewards.judge_check import check_judge
@@ -39,6 +40,12 @@ def probe_job(trainer: Any) -> None:
     if isinstance(scheduler, O3Scheduler) and trainer.vllm_mode != "server":
         _timed("sandbox", tried, lambda: _run(scheduler.start()))
         _timed("engine", tried, lambda: _try_engine(trainer))
+        if trainer.args.use_vllm:
+            _timed(
+                "warm-up",
+                tried,
+                lambda: warm_up_engine(trainer.engine, trainer._get_request_config()),
+            )
     judge = judge_of(getattr(trainer, "reward_funcs", ()))
     if judge is not None and trainer.accelerator.is_main_process:
         _timed("judge", tried, lambda: _run(check_judge(judge.settings)))

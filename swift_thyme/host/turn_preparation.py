@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["ReadyTurn", "Turn", "TurnPreparation"]
+__all__ = ["ReadyTurn", "Turn", "TurnPreparation", "ready_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +108,41 @@ class TurnPreparation:
         return turns
 
     def _prepare(self, turn: Turn) -> ReadyTurn:
-        engine = self._engine
-        name = str(engine._request_count)
-        engine._request_count += 1
-        config = copy.deepcopy(turn.config)
-        engine.set_default_max_tokens(config, turn.inputs)
-        params = engine._prepare_generation_config(config)
-        if not self._ends_early:
-            # Nobody reads a turn before its end; vLLM would make all of it anew at each step.
-            params.output_kind = type(params.output_kind).FINAL_ONLY
-        engine._add_stop_words(params, config)
-        asked = _Asked(engine)
-        type(engine)._add_request(asked, turn.inputs, params, name, adapter_request=self._adapter)
-        processor = engine.engine.input_processor.input_preprocessor
-        prompt = processor.preprocess(asked.prompt)
-        add = functools.partial(
-            engine.engine.add_request, name, prompt, asked.params, **asked.options
+        name, add = ready_request(
+            self._engine, turn.inputs, turn.config, self._adapter, ends_early=self._ends_early
         )
         return ReadyTurn(name, turn, add)
+
+
+def ready_request(
+    engine: Any, inputs: dict[str, Any], config: Any, adapter: Any, *, ends_early: bool = False
+) -> tuple[str, Callable[[], object]]:
+    """Process the pictures of a prompt, so that its request only has to be added.
+
+    Args:
+        engine: ms-swift's ``GRPOVllmEngine``.
+        inputs: The encoded prompt.
+        config: How to sample.
+        adapter: vLLM's ``LoRARequest``, or None.
+        ends_early: Whether a request is looked at before its end.
+
+    Returns:
+        vLLM's name of the request, and the call that adds it.
+    """
+    name = str(engine._request_count)
+    engine._request_count += 1
+    config = copy.deepcopy(config)
+    engine.set_default_max_tokens(config, inputs)
+    params = engine._prepare_generation_config(config)
+    if not ends_early:
+        # Nobody reads a turn before its end; vLLM would make all of it anew at each step.
+        params.output_kind = type(params.output_kind).FINAL_ONLY
+    engine._add_stop_words(params, config)
+    asked = _Asked(engine)
+    type(engine)._add_request(asked, inputs, params, name, adapter_request=adapter)
+    prompt = engine.engine.input_processor.input_preprocessor.preprocess(asked.prompt)
+    add = functools.partial(engine.engine.add_request, name, prompt, asked.params, **asked.options)
+    return name, add
 
 
 class _Asked:

@@ -26,6 +26,7 @@ from swift_thyme.core.errors import EngineError
 from swift_thyme.host import cpu_vllm
 from swift_thyme.host import tiny_template as template
 from swift_thyme.host.engine_probe import probe_engine, probe_template
+from swift_thyme.host.engine_warmup import warm_up_engine
 from swift_thyme.host.template_images import install_image_accounting
 from swift_thyme.host.transformers_hook import install_sampling_hook
 from swift_thyme.sampling.code_span import CodeSpan
@@ -122,6 +123,22 @@ class Sampler:
         except EngineError as error:
             return str(error)
         return ""
+
+    def warm_up(self, *, sleeping: bool = False, limit: int | None = None) -> dict[str, Any]:
+        """Return what the warm-up says, and whether it left things as they were."""
+        engine = self.engine
+        config = RequestConfig(max_tokens=200, logprobs=True, **COMPOSED)
+        before, template_limit = torch.get_rng_state(), engine.template.max_length
+        engine.engine.model_executor.is_sleeping = sleeping
+        engine.template.max_length = limit or template_limit
+        try:
+            said = warm_up_engine(engine, config)
+        finally:
+            engine.engine.model_executor.is_sleeping = False
+            engine.template.max_length = template_limit
+        idle = not engine.engine.has_unfinished_requests()
+        same = torch.equal(torch.get_rng_state(), before) and config.max_tokens == 200
+        return {"said": said, "idle": idle, "same": same}
 
     def encode_text(self, text: str) -> list[int]:
         return self.reference.template.tokenizer.encode(text, add_special_tokens=False)
@@ -245,6 +262,12 @@ def main() -> None:
 
     sampler.use(ADAPTIVE)
     results["probe"] = {"on": [sampler.probe(), sampler.probe(sleeping=True)]}
+    if sampler.kind == "vllm":
+        results["warm_up"] = [
+            sampler.warm_up(),
+            sampler.warm_up(sleeping=True),
+            sampler.warm_up(limit=3),
+        ]
     choices = sampler.sample(requests)
     results["on"] = code_tokens(sampler, many, choices)
     if sampler.kind == "vllm":

@@ -125,6 +125,20 @@ def test_the_probe_before_the_first_step_notices_that_the_hook_is_missing(
         assert "\n" not in said
 
 
+def test_the_warm_up_before_the_first_step_leaves_the_engine_as_it_was(
+    engine: str, sampled: dict[str, Any]
+) -> None:
+    if engine != "vllm":
+        assert "warm_up" not in sampled
+        return
+    awake, sleeping, too_long = sampled["warm_up"]
+    assert awake == {"said": "done", "idle": True, "same": True}
+    assert sleeping == {**awake, "said": "done as far as sleeping weights allow"}
+    assert too_long["said"].startswith("was not possible: MaxLengthError: ")
+    assert "\n" not in too_long["said"]
+    assert too_long["idle"] and too_long["same"]
+
+
 def test_a_looping_generation_ends_within_64_tokens_of_the_loop_being_evident(
     engine: str, sampled: dict[str, Any]
 ) -> None:
