@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What waiting costs a rollout: one engine, one scripted long-tailed policy, three drivers.
+"""What waiting costs a rollout: one engine, one scripted long-tailed policy, several drivers.
 
 usage: python scripts/bench_rollout.py [--trajectories 64] [--tails long,none] [--check]
 
@@ -7,6 +7,7 @@ usage: python scripts/bench_rollout.py [--trajectories 64] [--tails long,none] [
   temperature 0, programs run one after the other, and pictures are prepared for each request.
 * "turns": ms-swift's loop; programs of a turn run side by side (THYME_ROLLOUT=turns).
 * "continuous": each trajectory goes on when its code is done (THYME_ROLLOUT=continuous).
+* "at_once": the same, and a ready turn does not wait for others (as without a GPU).
 * "bound": the same numbers of tokens, each trajectory in one turn without code. No driver can be
   faster than its longest trajectory.
 
@@ -18,8 +19,10 @@ status is 1 where a goal is missed.
 On processors alone, the time of an engine step grows with its requests and is taken from programs
 and encoding. A GPU needs about the same time for few and for many, and leaves the processors alone.
 --step-ms lets each step take at least so long, asleep for the rest, as a trainer's thread is behind
-a GPU. --picture gives the prompt a picture of the size of a photo. On a GPU, --graphs captures
-decoding as CUDA graphs, as a job does by default.
+a GPU. --prompt-ms lets a step that takes in new prompts last so much longer, whatever their number:
+on a GPU it runs without CUDA graphs, and with the vision tower. --picture gives the prompt a
+picture of the size of a photo. On a GPU, --graphs captures decoding as CUDA graphs, as a job does
+by default.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ MODEL = ROOT / "swift_thyme" / "testbed" / "model"
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 POLICY = "rollout_policy:Policy"
 HOOK = "swift_thyme.sampling.vllm_hook:ThymeLogitsProcessor"
-DRIVERS = ("published", "turns", "continuous", "bound")
+DRIVERS = ("published", "turns", "at_once", "continuous", "bound")
 MEDIAN_THOUGHT = 50
 """Tokens of a thought, half of them shorter."""
 SIGMA = 1.1
@@ -76,6 +79,8 @@ class Run:
     seconds: float
     steps: int
     """Forward passes of the engine."""
+    steps_with_prompts: int
+    """Those of them that took in new prompts."""
     tokens: int
     """Sampled tokens."""
     longest: int
@@ -106,6 +111,7 @@ class Bench:
         dtype: str,
         step_s: float = 0.0,
         *,
+        prompt_s: float = 0.0,
         graphs: bool = False,
     ) -> None:
         import torch
@@ -134,7 +140,7 @@ class Bench:
         self.engine = GRPOVllmEngine(
             str(model),
             model_type="qwen2_5_vl",
-            template_type="thyme_tiny",
+            template_type="thyme_tiny" if model == MODEL else "qwen2_5_vl",
             torch_dtype=getattr(torch, dtype),
             max_model_len=MAX_MODEL_LEN,
             enforce_eager=not graphs,
@@ -158,16 +164,28 @@ class Bench:
             logprobs=True,
         )
         self.n_steps = 0
-        step = self.engine.engine.step
+        self.n_steps_with_prompts = 0
+        self.is_like_a_gpu = prompt_s > 0
+        has_prompts = False
+        step, add = self.engine.engine.step, self.engine.engine.add_request
+
+        def noted_add(*args: Any, **kwargs: Any) -> Any:
+            nonlocal has_prompts
+            has_prompts = True
+            return add(*args, **kwargs)
 
         def counted_step() -> Any:
+            nonlocal has_prompts
             self.n_steps += 1
-            end = time.perf_counter() + step_s
+            self.n_steps_with_prompts += has_prompts
+            end = time.perf_counter() + step_s + prompt_s * has_prompts
+            has_prompts = False
             outputs = step()
             time.sleep(max(0.0, end - time.perf_counter()))
             return outputs
 
         self.engine.engine.step = counted_step
+        self.engine.engine.add_request = noted_add
 
     def scheduler(self) -> Any:
         from swift_thyme.host.scheduler import O3Scheduler
@@ -184,19 +202,29 @@ class Bench:
         shared_pictures()._most_bytes = 0 if driver == "published" else PICTURES_BYTES
         self.engine.engine.reset_mm_cache()
         self.engine.engine.reset_prefix_cache()
-        self.n_steps, started = 0, time.perf_counter()
+        self.n_steps = self.n_steps_with_prompts = 0
+        started = time.perf_counter()
         outputs = DRIVE[driver](self, scheduler, requests)
         seconds = time.perf_counter() - started
         lengths = [sum(map(sum, output.response_loss_mask)) for output in outputs]
         ends = {output.rollout_infos["thyme_end_reason"] for output in outputs}
         assert ends == {"answer"}, ends
-        return Run(driver, tail, seconds, self.n_steps, sum(lengths), max(lengths))
+        steps = (self.n_steps, self.n_steps_with_prompts)
+        return Run(driver, tail, seconds, *steps, sum(lengths), max(lengths))
 
 
 def _continuous(bench: Bench, scheduler: Any, requests: list[Any]) -> list[Any]:
     from swift_thyme.host.continuous_rollout import roll_out
+    from swift_thyme.host.engine_feed import RUNNING_PER_STEP
 
-    return roll_out(scheduler, bench.engine, requests, bench.config)
+    waits = RUNNING_PER_STEP if bench.is_like_a_gpu else None
+    return roll_out(scheduler, bench.engine, requests, bench.config, running_per_step=waits)
+
+
+def _at_once(bench: Bench, scheduler: Any, requests: list[Any]) -> list[Any]:
+    from swift_thyme.host.continuous_rollout import roll_out
+
+    return roll_out(scheduler, bench.engine, requests, bench.config, running_per_step=0)
 
 
 def _turns(bench: Bench, scheduler: Any, requests: list[Any]) -> list[Any]:
@@ -259,6 +287,7 @@ def _stop_and_ask_again(bench: Bench, some: list[Any]) -> list[Any]:
 DRIVE = {
     "published": _published,
     "turns": _turns,
+    "at_once": _at_once,
     "continuous": _continuous,
     "bound": _continuous,
 }
@@ -316,6 +345,7 @@ def summary(passes: list[dict[str, Run]]) -> dict[str, dict[str, float]]:
             "ratio_low": min(ratios),
             "ratio_high": max(ratios),
             "steps": statistics.median(run.steps for run in own),
+            "prompts": statistics.median(run.steps_with_prompts for run in own),
             "tokens": own[0].tokens,
             "longest": own[0].longest,
         }
@@ -327,12 +357,12 @@ def table(tail: str, results: dict[str, dict[str, float]]) -> str:
         f"{'a long tail' if tail == 'long' else 'no tail'}: longest trajectory "
         f"{results['continuous']['longest']:.0f} tokens, all {results['continuous']['tokens']:.0f}",
         "",
-        "| driver | seconds | against continuous | range | engine steps |",
-        "| --- | --- | --- | --- | --- |",
+        "| driver | seconds | against continuous | range | engine steps | with new prompts |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {driver} | {r['seconds']:.2f} | {r['ratio']:.2f} "
-        f"| {r['ratio_low']:.2f} to {r['ratio_high']:.2f} | {r['steps']:.0f} |"
+        f"| {r['ratio_low']:.2f} to {r['ratio_high']:.2f} | {r['steps']:.0f} | {r['prompts']:.0f} |"
         for driver, r in results.items()
     ]
     return "\n".join([*lines, ""])
@@ -355,6 +385,7 @@ def main() -> int:
     parser.add_argument("--tails", default="long,none", help="long, none or both")
     parser.add_argument("--picture", default="", metavar="WxH", help="size; default: the testbed's")
     parser.add_argument("--step-ms", type=float, default=0.0, help="least time of an engine step")
+    parser.add_argument("--prompt-ms", type=float, default=0.0, help="more where prompts are new")
     parser.add_argument("--graphs", action="store_true", help="decode with CUDA graphs")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--dtype", default="float32")
@@ -370,15 +401,20 @@ def main() -> int:
         "trajectories": options.trajectories,
         "picture": options.picture,
         "step_ms": options.step_ms,
+        "prompt_ms": options.prompt_ms,
     }
     if options.picture:
         os.environ.setdefault("MAX_PIXELS", MAX_PIXELS)
     broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         row, picture = make_row(Path(folder), options.picture)
-        step_s = options.step_ms / 1000
         bench = Bench(
-            options.trajectories, options.model, options.dtype, step_s, graphs=options.graphs
+            options.trajectories,
+            options.model,
+            options.dtype,
+            options.step_ms / 1000,
+            prompt_s=options.prompt_ms / 1000,
+            graphs=options.graphs,
         )
         for tail in options.tails.split(","):
             plans = thoughts(tail, options.trajectories, seed=7)

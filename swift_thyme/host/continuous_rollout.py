@@ -23,7 +23,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from swift_thyme.core.environment import Reader
-from swift_thyme.host.engine_feed import EngineFeed
+from swift_thyme.host.cpu_vllm import is_cpu_build
+from swift_thyme.host.engine_feed import RUNNING_PER_STEP, EngineFeed
 from swift_thyme.host.server_rollout import ServerRollout
 from swift_thyme.host.step_times import StepTimes
 
@@ -97,6 +98,7 @@ def roll_out(
     config: Any,
     *,
     deadline_s: float = math.inf,
+    running_per_step: int | None = None,
     times: StepTimes | None = None,
 ) -> list[Any]:
     """Sample trajectories to their ends, and step the engine in the calling thread meanwhile.
@@ -108,6 +110,8 @@ def roll_out(
         config: How to sample a turn.
         deadline_s: Seconds after which trajectories end in the middle of their turns, with the
             reason ``deadline``. Code that runs then has its own limit.
+        running_per_step: How long ready turns wait for others, see :class:`EngineFeed`; None for
+            what suits the machine. Without a GPU a prompt costs by its length, however it comes.
         times: Where waiting for the sandbox is charged; None charges it nowhere.
 
     Returns:
@@ -116,7 +120,15 @@ def roll_out(
         raised.
     """
     names = [request.uuid for request in requests]
-    feed = EngineFeed(engine, names, deadline_s=deadline_s, times=times or StepTimes())
+    if running_per_step is None:
+        running_per_step = 0 if is_cpu_build() else RUNNING_PER_STEP
+    feed = EngineFeed(
+        engine,
+        names,
+        deadline_s=deadline_s,
+        running_per_step=running_per_step,
+        times=times or StepTimes(),
+    )
     work = _Background(scheduler.run_all(requests, config, engine=feed))
     try:
         feed.drive(work.outcome)

@@ -17,7 +17,13 @@ from typing import Any
 
 from swift_thyme.core.errors import EngineError
 
-__all__ = ["free_share", "keep_plain_weights", "send_without_gpus", "serve_without_gpus"]
+__all__ = [
+    "free_share",
+    "is_cpu_build",
+    "keep_plain_weights",
+    "send_without_gpus",
+    "serve_without_gpus",
+]
 
 _USED_OF_FREE = 0.8
 """Share of the free memory that the engine plans with; others need some while it loads."""
@@ -36,7 +42,7 @@ def free_share(asked: float, weights_bytes: int = 0) -> float:
     Raises:
         EngineError: Too little is free for the weights and a cache.
     """
-    if not _is_cpu_build():
+    if not is_cpu_build():
         return asked
     from vllm.platforms import current_platform
 
@@ -52,7 +58,8 @@ def free_share(asked: float, weights_bytes: int = 0) -> float:
     return float(min(asked, usable / total))
 
 
-def _is_cpu_build() -> bool:
+def is_cpu_build() -> bool:
+    """Whether vLLM is here, and runs on processors."""
     if importlib.util.find_spec("vllm") is None:
         return False
     from vllm.platforms import current_platform
@@ -62,7 +69,7 @@ def _is_cpu_build() -> bool:
 
 def keep_plain_weights() -> None:
     """Keep vLLM's CPU build from repacking weights; does nothing without vLLM or on a GPU."""
-    if not _is_cpu_build():
+    if not is_cpu_build():
         return
     import vllm._custom_ops as ops
 
@@ -89,7 +96,7 @@ def serve_without_gpus() -> None:
     The process that ms-swift runs the engine in is forked, so that it has what is changed here;
     the worker below it is vLLM's and loads `cpu_worker`.
     """
-    if not _is_cpu_build():
+    if not is_cpu_build():
         return
     from swift.arguments import deploy_args
 

@@ -23,7 +23,13 @@ from swift_thyme.core.summary import EndReason
 from swift_thyme.host.step_times import StepTimes
 from swift_thyme.host.turn_preparation import Turn, TurnPreparation
 
-__all__ = ["EngineFeed"]
+__all__ = ["RUNNING_PER_STEP", "EngineFeed"]
+
+RUNNING_PER_STEP = 2
+"""Running turns for each engine step that a ready turn waits, at most, for others, on a GPU.
+
+There a step that takes in prompts costs all running turns much more than another one, and about as
+much for one prompt as for several. The more turns run, the more others come in the meantime."""
 
 
 class EngineFeed:
@@ -34,6 +40,8 @@ class EngineFeed:
         names: The ``uuid`` of each trajectory, in the order of their first turns.
         deadline_s: Seconds from now after which a turn ends with its next token, and has the finish
             reason ``deadline``. So a turn is never empty.
+        running_per_step: A ready turn waits for others until so many steps after the last one was
+            added: the number of running turns by this one. 0 adds each turn at once.
         times: Where waiting for turns is charged, in the thread of the engine: to "encoding" before
             the first one, to "sandbox" later.
     """
@@ -44,14 +52,17 @@ class EngineFeed:
         names: Sequence[str],
         *,
         deadline_s: float = math.inf,
+        running_per_step: int = 0,
         times: StepTimes,
     ) -> None:
         self._engine = engine
+        self._running_per_step = running_per_step
         self._times = times
         self._end = time.monotonic() + deadline_s
         self._preparation = TurnPreparation(engine, names, ends_early=math.isfinite(deadline_s))
         self._running: dict[str, Turn] = {}
         self._has_begun = False
+        self._steps_since_prompts = 0
         engine.template.set_mode("vllm")
 
     async def infer_async(self, request: Any, config: Any) -> Any:
@@ -85,9 +96,11 @@ class EngineFeed:
         engine = self._engine.engine
         try:
             while not until.done():
-                self._take(wait=not self._running)
+                if self._steps_since_prompts >= self._steps_to_wait():
+                    self._take(wait=not self._running)
                 if not self._running:
                     continue
+                self._steps_since_prompts += 1
                 outputs, is_late = engine.step(), time.monotonic() > self._end
                 for output in outputs:
                     if is_late and not output.finished:
@@ -103,6 +116,9 @@ class EngineFeed:
             if self._running:
                 engine.abort_request(list(self._running))
 
+    def _steps_to_wait(self) -> int:
+        return len(self._running) // self._running_per_step if self._running_per_step else 0
+
     def _take(self, *, wait: bool) -> None:
         """Add the turns that are ready; wait for news where the engine has no work."""
         # Before the first turn is there, no code can run.
@@ -116,6 +132,7 @@ class EngineFeed:
             wait = False
             for ready in one.result() if one is not None else ():
                 self._has_begun = True
+                self._steps_since_prompts = 0
                 ready.add()
                 self._running[ready.name] = ready.turn
 

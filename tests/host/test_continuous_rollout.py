@@ -7,6 +7,7 @@ Only vLLM is absent: its place takes an engine that samples one token of each re
 import asyncio
 import contextlib
 import copy
+import itertools
 import os
 import signal
 import threading
@@ -165,6 +166,28 @@ def test_the_same_comes_out_as_turn_by_turn(template: Any, picture: Path) -> Non
         assert comparable(one) == comparable(other), name
         assert one.rollout_infos["thyme_end_reason"] == scripts.ENDS[name]
     assert nothing_is_left(scheduler, engine)
+
+
+def test_ready_turns_wait_for_others_as_long_as_many_run(template: Any, picture: Path) -> None:
+    requests = make_requests(SHORT, picture)
+    expected = in_colocate_mode(make_scheduler(template), requests)
+    scheduler, engine = make_scheduler(template), SteppedEngine(template)
+    engine.at_step = lambda: time.sleep(0.002)
+    added: list[tuple[int, int]] = []
+    add = engine.add_request
+
+    def note_and_add(*arguments: Any) -> None:
+        added.append((engine.steps, len(engine.left)))
+        add(*arguments)
+
+    engine.add_request = note_and_add
+    found = roll_out(scheduler, engine, make_requests(SHORT, picture), None, running_per_step=1)
+    for name, one, other in zip(SHORT, found, expected, strict=True):
+        assert comparable(one) == comparable(other), name
+    assert nothing_is_left(scheduler, engine)
+    assert max(running for _, running in added) >= 4
+    for (earlier, _), (later, running) in itertools.pairwise(added):
+        assert later == earlier or later - earlier >= running
 
 
 def test_a_trajectory_goes_on_while_another_is_in_its_first_turn(

@@ -14,7 +14,7 @@ GIB = 2**30
 def pretend(monkeypatch: pytest.MonkeyPatch, free_gib: float, total_gib: float, cpu: bool) -> None:
     memory = (int(free_gib * GIB), int(total_gib * GIB))
     platform = SimpleNamespace(is_cpu=lambda: cpu, mem_get_info=lambda: memory)
-    monkeypatch.setattr(cpu_vllm, "_is_cpu_build", lambda: cpu)
+    monkeypatch.setattr(cpu_vllm, "is_cpu_build", lambda: cpu)
     module = SimpleNamespace(current_platform=platform)
     monkeypatch.setitem(sys.modules, "vllm.platforms", module)
 
