@@ -158,12 +158,12 @@ class LocalJudge:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        connections: set[asyncio.Task[None]] = set()
+        connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._converse(reader, writer))
-            connections.add(task)
-            task.add_done_callback(connections.discard)
+            connections[task] = writer
+            task.add_done_callback(connections.pop)
 
         server = await asyncio.start_server(
             connected, self.host, self.port, reuse_address=True, backlog=1024
@@ -172,8 +172,10 @@ class LocalJudge:
         ready.set()
         await self._stopping.wait()
         server.close()
-        for task in list(connections):
+        for task, writer in list(connections.items()):
             task.cancel()
+            # A task that is cancelled before it began closes nothing.
+            writer.transport.abort()
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -381,12 +381,12 @@ def test_a_deadline_ends_what_is_unfinished_and_keeps_what_was_sampled(
             has_answered.set()
         return result
 
-    # Time stands still until the short one is over, and is up then.
+    # Time stands still until the short one is over and the long one is long, and is up then.
     def stretch() -> None:
         for request in engine.left.values():
             long = len(request.response.choices[0].token_ids) > 60
             request.n_left += long and request.n_left < 10
-        if has_answered.is_set():
+        if has_answered.is_set() and engine.steps > 120:
             engine.feed._end = 0.0
 
     scheduler.on_turn_end = watch

@@ -1,9 +1,15 @@
 """The local judge as a program."""
 
+import asyncio
+import contextlib
+import socket
 import subprocess
+from collections.abc import Coroutine
+from typing import Any
 
 import httpx
 
+from swift_thyme.rewards.local_judge import LocalJudge
 from tests.conftest import ROOT, cpu_environment, python_program
 
 
@@ -25,3 +31,25 @@ def test_it_goes_on_where_stdin_is_closed() -> None:
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_a_connection_of_its_last_moment_is_closed() -> None:
+    judge = LocalJudge()
+    converse, writers = judge._converse, []
+
+    def converse_and_stop(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Coroutine[Any, Any, None]:
+        writers.append(writer)
+        assert judge._stopping is not None
+        judge._stopping.set()
+        return converse(reader, writer)
+
+    judge._converse = converse_and_stop  # type: ignore[method-assign]
+    judge.start()
+    with socket.create_connection((judge.host, judge.port), timeout=30) as client:
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    assert judge._thread is not None
+    judge._thread.join(30)
+    assert [writer.transport.is_closing() for writer in writers] == [True]
