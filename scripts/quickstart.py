@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO
 
 MODEL = "swift_thyme/testbed/model"
-STEPS = 24
-DECAY_STEPS = 9
+STEPS = 28
+DECAY_STEPS = 10
 """Last steps, over which the learning rate falls: with a constant one, the last batch decides."""
 HELD_OUT = 352
 """Pictures of the evaluations: a gain of more than about 7 points is outside of chance. They are
