@@ -21,8 +21,8 @@ and encoding. A GPU needs about the same time for few and for many, and leaves t
 --step-ms lets each step take at least so long, asleep for the rest, as a trainer's thread is behind
 a GPU. --prompt-ms lets a step that takes in new prompts last so much longer, whatever their number:
 on a GPU it runs without CUDA graphs, and with the vision tower. --picture gives the prompt a
-picture of the size of a photo. On a GPU, --graphs captures decoding as CUDA graphs, as a job does
-by default.
+picture of the size of a photo. On a GPU, --graphs captures decoding, and nothing else, as CUDA
+graphs.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ usage: python scripts/quickstart.py FOLDER [flags of swift rlhf]
 
 Asks the embedded tiny model about a picture that it is never trained on, trains it with unmodified
 ms-swift and vLLM, asks the trained model the same, and prints the table of the run. The flags given
-are added to the command of the training and override its own.
+are added to the command of the training and override its own. Another --lr_scheduler_type needs
+its own --lr_scheduler_kwargs.
 """
 
 from __future__ import annotations

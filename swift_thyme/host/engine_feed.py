@@ -28,8 +28,9 @@ __all__ = ["RUNNING_PER_STEP", "EngineFeed"]
 RUNNING_PER_STEP = 2
 """Running turns for each engine step that a ready turn waits, at most, for others, on a GPU.
 
-There a step that takes in prompts costs all running turns much more than another one, and about as
-much for one prompt as for several. The more turns run, the more others come in the meantime."""
+There a step that takes in prompts costs all running turns much more than another one, and prompts
+that come together cost less than each on its own (docs/rollout.md, what waiting costs). The more
+turns run, the more others come in the meantime."""
 
 
 class EngineFeed:
